@@ -1,0 +1,55 @@
+"""Files that travel with the package: configurations and the review app.
+
+In a wheel they lie below `medssl/`; in a checkout beside it.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from medssl.errors import MissingDependencyError, UsageError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def asset(name: str) -> Path:
+    """A file or folder by its path in the checkout, such as `configs/smoke.yaml`.
+
+    Raises:
+        UsageError: The installation lacks it.
+    """
+    for root in (_PACKAGE, _PACKAGE.parent):
+        if (root / name).exists():
+            return root / name
+    raise UsageError(f"this installation lacks {name}; install medssl again")
+
+
+def run_app(results: Path, *, port: int, headless: bool) -> int:
+    """Serve the review app on 127.0.0.1 until it is stopped; returns its exit code.
+
+    Raises:
+        UsageError: No results folder.
+        MissingDependencyError: Streamlit is not installed.
+    """
+    import importlib.util
+
+    if not (results / "run.json").is_file():
+        raise UsageError(f"{results.name} is no results folder; medssl score makes one")
+    if importlib.util.find_spec("streamlit") is None:
+        raise MissingDependencyError("the app needs streamlit; install it with: pip install 'medssl[app]'")
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": str(port),
+        "server.headless": str(headless).lower(),
+        "server.enableXsrfProtection": "true",
+        "server.fileWatcherType": "none",
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "browser.gatherUsageStats": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "streamlit", "run", str(asset("app/review.py")), *flags, "--", str(results.resolve())]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0

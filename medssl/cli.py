@@ -1,0 +1,230 @@
+"""The `medssl` command: one typed function a command, each a few lines over the library.
+
+Heavy packages are imported inside the commands, so that `--help` answers at once.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from medssl.errors import MedSSLError, UsageError
+
+COMMANDS = {
+    "demo": "the whole flow, on a generated cohort or on a folder of scans",
+    "check": "read every scan of a folder and say what is wrong with it",
+    "prepare": "read, split by patient and preprocess a folder of scans into a store",
+    "pretrain": "pretrain an encoder on the unlabelled scans of a store",
+    "finetune": "train a lesion classifier or segmenter, from a bundle or from scratch",
+    "evaluate": "score a split of a store and write the report",
+    "score": "score a folder of scans into a results folder",
+    "report": "write the report of a results folder",
+    "review": "open the review app on a results folder",
+}
+
+
+def demo(*, data: Path | None = None, out: Path = Path("demo-run"), preset: Literal["auto", "smoke"] = "auto") -> int:
+    """The whole flow: prepare, pretrain, fine-tune, evaluate, score.
+
+    Args:
+        data: Folder of real scans; a cohort is generated without it.
+        out: Where everything goes.
+        preset: `smoke` runs everything in seconds, to see that it runs.
+    """
+    from medssl.demo import run_demo
+
+    for line in run_demo(out, data=data, preset=preset):
+        _say(line)
+    return 0
+
+
+def check(folder: Path, *, report: Path | None = None) -> int:
+    """Read every scan below a folder.
+
+    Args:
+        folder: What to read; nothing in it is changed.
+        report: Where the report goes, as JSON.
+    """
+    import json
+
+    from medssl.io.discover import check_folder
+
+    found = check_folder(folder)
+    if report is not None:
+        report.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    for scan in found["scans"]:
+        _say(f"{scan['status']:<22} {scan['source']}  {' '.join(scan['reasons'])}")
+    _say(", ".join(f"{count} {status}" for status, count in found["counts"].items()) + "  (what a reason means: docs/intake.md)")
+    return int(found["counts"].get("rejected", 0) > 0)
+
+
+def prepare(folder: Path, *, out: Path, layout: str | None = None, labels: Path | None = None, like: Path | None = None, seed: int = 0) -> int:
+    """Read, split by patient and preprocess a folder of scans.
+
+    Args:
+        folder: Scans as table, BIDS, nnU-Net or plain layout.
+        out: The store.
+        layout: Name of the layout, where it is not found by itself.
+        labels: Table with labels.
+        like: Bundle whose preprocessing is used, to evaluate it on these scans.
+        seed: Of the split.
+    """
+    from medssl.data.prepare import prepare as prepare_store
+
+    preprocess = None
+    if like is not None:
+        from medssl.models.bundle import Bundle
+
+        preprocess = Bundle.read(like).preprocess
+    manifest, rejected = prepare_store(folder, out, layout=layout, labels=labels, preprocess=preprocess, seed=seed)
+    splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
+    _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
+    return int(rejected > 0)
+
+
+def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> int:
+    """Score a split of a store and write the report.
+
+    Args:
+        bundle: A fine-tuned bundle.
+        store: What `medssl prepare` wrote.
+        out: Results folder with metrics.json and report.html.
+        split: Which scans; `all` for a store that shares nothing with training.
+    """
+    from medssl.data.store import Store
+    from medssl.report.write import write_report
+    from medssl.scoring.folder import score_split
+    from medssl.scoring.predictor import Predictor
+
+    score_split(Predictor(bundle), Store(store), split, out)
+    write_report(out, out)
+    _say(f"report: {out / 'report.html'}")
+    return 0
+
+
+def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
+    """Score every scan below a folder.
+
+    Args:
+        bundle: A fine-tuned bundle.
+        folder: Scans in any format.
+        out: Results folder; scans done before are kept.
+    """
+    from medssl.scoring.folder import score_folder
+    from medssl.scoring.predictor import Predictor
+
+    counts = score_folder(Predictor(bundle), folder, out)
+    _say(", ".join(f"{count} {status}" for status, count in counts.items()) + f"; look at them with: medssl review {out}")
+    return int(counts.get("rejected", 0) > 0)
+
+
+def report(results: Path, *, reference: Path | None = None, out: Path | None = None) -> int:
+    """Write metrics.json and report.html of a results folder.
+
+    Args:
+        results: What `score` or `evaluate` wrote.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
+        out: Where the report goes; the results folder itself by default.
+    """
+    from medssl.report.write import write_report
+
+    write_report(results, out or results, reference=reference)
+    _say(f"report: {(out or results) / 'report.html'}")
+    return 0
+
+
+def review(results: Path, *, port: int = 8501, headless: bool = False) -> int:
+    """Open the review app on a results folder, for this machine only.
+
+    Args:
+        results: What `score` or `evaluate` wrote.
+        port: Port on 127.0.0.1.
+        headless: Open no browser.
+    """
+    from medssl.assets import run_app
+
+    return run_app(results, port=port, headless=headless)
+
+
+_PLAIN: dict[str, Callable[..., int]] = {
+    "demo": demo,
+    "check": check,
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "score": score,
+    "report": report,
+    "review": review,
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command; a MedSSLError becomes one line on stderr and its exit code."""
+    arguments = sys.argv[1:] if args is None else args
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _say(_help())
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("medssl").setLevel(logging.INFO)
+    try:
+        return _run(arguments[0], arguments[1:])
+    except MedSSLError as error:
+        sys.stderr.write(f"medssl: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("medssl: stopped; run the same command again to go on\n")
+        return 130
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        raise UsageError(f"no command {command!r}; there are {', '.join(COMMANDS)}")
+    warnings.filterwarnings("ignore")  # a user reads one line, not the deprecations of libraries; tests see them
+    if command in ("pretrain", "finetune"):
+        return _train(command, arguments)
+    from jsonargparse import ArgumentParser
+
+    function = _PLAIN[command]
+    parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, description=(function.__doc__ or "").splitlines()[0])
+    parser.add_function_arguments(function, as_positional=True)
+    settings = _parse(parser.parse_args, arguments, command)
+    return function(**vars(settings))
+
+
+def _train(command: str, arguments: list[str]) -> int:
+    from medssl.training.launch import launch_finetune, launch_pretrain
+
+    launch = launch_pretrain if command == "pretrain" else launch_finetune
+    bundle = launch(arguments)
+    _say(f"bundle {bundle.model_id} written")
+    return 0
+
+
+def _parse(parse: Callable[[list[str]], object], arguments: list[str], command: str) -> object:
+    from jsonargparse import ArgumentError
+
+    try:
+        return parse(arguments)
+    except ArgumentError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{reason}; see medssl {command} --help") from error
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: medssl COMMAND [...]      (medssl COMMAND --help for its options)",
+            "",
+            "Self-supervised lesion detectors from unlabelled scans. Research use only; not a medical device.",
+            "",
+            *lines,
+            "",
+            "exit codes: 0 done, 1 done with scans rejected, 2 usage, 3 conflict, 4 unsafe or corrupt model, 5 no space",
+        ]
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

@@ -1,0 +1,341 @@
+"""The manifest: the one table that describes a data set, a row a scan.
+
+A table that a user wrote and a manifest that medssl wrote are read by the same code. Columns beyond the fields of `ManifestRow` are
+ignored; a comma, a semicolon or a tab separates them.
+"""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import posixpath
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Self
+
+from medssl.errors import ManifestError, NoSpaceError
+
+logger = logging.getLogger(__name__)
+
+_ALIASES = {
+    "path": "image",
+    "file": "image",
+    "filename": "image",
+    "mask": "lesion",
+    "class": "label",
+    "patient_id": "patient",
+    "participant_id": "patient",
+    "subject": "patient",
+}
+_SPLITS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+_NOT_LABELS = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "inf", "-inf", "?"})
+_UNKNOWN = frozenset({"unknown", "unlabelled", "unlabeled"})
+_CLASS_NAME = re.compile(r"[^\W_][\w .,+()/-]{0,63}")
+_SCAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
+_SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".bmp")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_OWN_COLUMN = "sha256"  # only tables that medssl wrote have it
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One scan.
+
+    Args:
+        scan_id: Unique, fit for a file name.
+        patient: Patient, or the group that must stay in one split.
+        image: Source relative to the data folder, posix; several sequences of one scan are joined by `;`.
+        site: Hospital or scanner.
+        split: `train`, `val`, `test` or another name; empty until it is drawn.
+        lesion: Mask relative to the data folder; empty where there is none.
+        label: Class name; empty where it is not known.
+        modality: DICOM modality code.
+        nominal: The source gives no physical geometry.
+        sha256: `voxels_sha256` of the scan.
+        has_lesion: `1`, `0`, or empty where it is not known.
+        age: Years, as written in the source.
+        sex: As written in the source.
+    """
+
+    scan_id: str
+    patient: str
+    image: str
+    site: str = ""
+    split: str = ""
+    lesion: str = ""
+    label: str = ""
+    modality: str = ""
+    nominal: bool = False
+    sha256: str = ""
+    has_lesion: str = ""
+    age: str = ""
+    sex: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(ManifestRow))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All scans of a data set.
+
+    Raises:
+        ManifestError: `conflicting_rows` when two rows share a scan_id, `patient_leak` when a patient is in two splits.
+    """
+
+    rows: tuple[ManifestRow, ...]
+
+    def __post_init__(self) -> None:
+        if len({row.scan_id for row in self.rows}) < len(self.rows):
+            raise ManifestError("conflicting_rows", "two rows have the same scan_id; each scan needs its own")
+        _refuse_patient_leak(self.rows)
+
+    @classmethod
+    def read(cls, path: Path, *, root: Path | None = None) -> Self:
+        """Read and check a table.
+
+        Args:
+            path: CSV or TSV, UTF-8, with a header; needs a column `image` (or `path`).
+            root: The data folder; then paths may also be relative to the table's own folder, and must end inside `root`.
+
+        Raises:
+            ManifestError: With the reason code of what is wrong: `not_found`, `empty_file`, `encoding`, `missing_column`, `no_rows`,
+                `bad_row`, `bad_label`, `not_a_path`, `path_escape`, `conflicting_rows`, `patient_leak`.
+        """
+        table = read_table(path)
+        rows = [_parse(cells, number, table=path, root=root) for number, cells in enumerate(table, start=2)]
+        return cls(tuple(name_rows(_drop_repeats(rows))))
+
+    def write(self, path: Path) -> None:
+        """Write as CSV, in one step: a reader sees the old table or the new one.
+
+        Raises:
+            NoSpaceError: The disk is full; the old table is intact.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([_cell(value) for value in asdict(row).values()] for row in self.rows)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_file(path, text.getvalue())
+
+    def split(self, name: str) -> tuple[ManifestRow, ...]:
+        """The rows of one split; `all` gives every row."""
+        return self.rows if name == "all" else tuple(row for row in self.rows if row.split == name)
+
+    def digest(self) -> str:
+        """Identity of the content, whatever the order of the rows."""
+        rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    def class_names(self) -> tuple[str, ...]:
+        """The labels that occur, sorted."""
+        return tuple(sorted({row.label for row in self.rows} - {""}))
+
+
+def patient_key(patient: str) -> str:
+    """A patient's name for comparison: case and blanks do not count."""
+    return "".join(unicodedata.normalize("NFKC", patient).split()).casefold()
+
+
+def row_warnings(row: ManifestRow) -> tuple[str, ...]:
+    """Reason codes of what is odd in a row but does not refuse it: `formula_text`."""
+    cells = (row.patient, row.site, row.label, row.age, row.sex)
+    return ("formula_text",) if any(cell.startswith(_FORMULA) for cell in cells) else ()
+
+
+def scan_id_of(image: str) -> str:
+    """A scan's name from its relative path, fit for a file name; long ones end in a hash of the whole."""
+    first = image.split(";", maxsplit=1)[0]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", _without_suffix(first).replace("/", "__")).strip("._-") or "scan"
+    return name if len(name) <= 100 else f"{name[:87]}-{hashlib.sha256(first.encode()).hexdigest()[:12]}"
+
+
+def name_rows(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """Give a scan_id to rows without one, from their path, and a patient (the file's name where that is unique) likewise."""
+    listed = list(rows)
+    stems = [PurePosixPath(_without_suffix(row.image.split(";")[0])).name for row in listed]
+    unique = len(set(stems)) == len(stems)
+    taken = {row.scan_id for row in listed if row.scan_id}
+    named = []
+    for row, stem in zip(listed, stems, strict=True):
+        scan_id = row.scan_id or _free_name(scan_id_of(row.image), taken)
+        taken.add(scan_id)
+        named.append(replace(row, scan_id=scan_id, patient=row.patient or (stem if unique else scan_id)))
+    return named
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The cells of a table, by lower-case column name, aliases resolved.
+
+    Raises:
+        ManifestError: `not_found`, `not_a_file`, `empty_file`, `encoding`, `missing_column`, `bad_row`, `no_rows`.
+    """
+    text = _read_text(path)
+    first = text.splitlines()[0] if text.strip() else ""
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if any(line)]
+    except csv.Error as error:
+        raise ManifestError("bad_row", f"{path.name} is no well-formed table ({error}); check its quotes") from error
+    if not lines:
+        raise ManifestError("no_rows", f"{path.name} holds only blanks; a header and a row a scan are needed")
+    header = _header(lines[0], path.name)
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise ManifestError("bad_row", f"row {number} of {path.name} has {len(line)} fields, the header has {len(header)}")
+    if len(lines) == 1:
+        raise ManifestError("no_rows", f"{path.name} has a header and no row")
+    return [dict(zip(header, (cell.strip(" ") for cell in line), strict=True)) for line in lines[1:]]
+
+
+def _read_text(path: Path) -> str:
+    if not path.exists():
+        raise ManifestError("not_found", f"there is no table {path.name}")
+    if not path.is_file():
+        raise ManifestError("not_a_file", f"{path.name} is not a file")
+    data = path.read_bytes()
+    if not data:
+        raise ManifestError("empty_file", f"{path.name} has zero bytes")
+    if b"\0" in data:
+        raise ManifestError("encoding", f"{path.name} holds NUL; save it as UTF-8 text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError("encoding", f"{path.name} is not UTF-8 (byte {error.start}); save it as UTF-8 text") from error
+
+
+def _header(cells: Sequence[str], name: str) -> list[str]:
+    header = [cell.strip().casefold() for cell in cells]
+    for position, column in enumerate(header):
+        target = _ALIASES.get(column, column)
+        if target not in header:
+            header[position] = target
+    if "image" not in header:
+        # A table without a header shows its first patient here, so the columns found are counted, not named.
+        raise ManifestError("missing_column", f"{name} has no column image (or path) among its {len(header)}; is the header there?")
+    if len(set(header)) < len(header):
+        raise ManifestError("bad_row", f"the header of {name} has one column name twice")
+    return header
+
+
+def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | None) -> ManifestRow:
+    where = f"row {number} of {table.name}"
+    known = {name: cells.get(name, "") for name in COLUMNS}
+    own = _OWN_COLUMN in cells
+    label = "" if "label" not in cells or (own and not known["label"]) else _label(known["label"], where)
+    image = ";".join(_place(part, where, table=table, root=root) for part in known["image"].split(";"))
+    lesion = _place(known["lesion"], where, table=table, root=root) if known["lesion"] else ""
+    split = known["split"].casefold()
+    if known["scan_id"] and not _SCAN_ID.fullmatch(known["scan_id"]):
+        raise ManifestError("bad_row", f"{where} has a scan_id that is not fit for a file name; letters, digits, . _ - are allowed")
+    if known["has_lesion"] not in ("", "0", "1"):
+        raise ManifestError("bad_label", f"{where} has has_lesion neither 0, 1 nor empty")
+    nominal = known["nominal"].casefold() in ("1", "true")
+    changed = {"image": image, "lesion": lesion, "label": label, "split": _SPLITS.get(split, split)}
+    return ManifestRow(**{**known, **changed, "nominal": nominal})  # type: ignore[arg-type]
+
+
+def _label(text: str, where: str) -> str:
+    if text.casefold() in _UNKNOWN:
+        return ""
+    if text.startswith(_FORMULA) and len(text) > 1 and not text[1:].replace(".", "").isdigit():
+        return text
+    if text.casefold() in _NOT_LABELS or not _CLASS_NAME.fullmatch(text) or re.fullmatch(r"\d+\.\d*[1-9]\d*", text):
+        raise ManifestError("bad_label", f"{where} has a label that is empty or no class name; write the class, or unknown")
+    return re.sub(r"(\d+)\.0+", r"\1", text) if re.fullmatch(r"\d+\.0+", text) else text
+
+
+def _place(text: str, where: str, *, table: Path, root: Path | None) -> str:
+    """A path of a table as a plain posix path below the data folder."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) or text.startswith(("//", "\\\\")):
+        raise ManifestError("not_a_path", f"{where} has a URL where a path in the folder is needed; copy the file there")
+    plain = text.replace("\\", "/")
+    if not plain.strip():
+        raise ManifestError("bad_row", f"{where} names no image")
+    if plain.startswith(("/", "~")) or PureWindowsPath(plain).drive:
+        raise ManifestError("path_escape", f"{where} has an absolute path; write it relative to the data folder")
+    normal = posixpath.normpath(plain)
+    if root is not None:
+        return _inside(normal, where, table=table, root=root)
+    if normal.split("/")[0] == "..":
+        raise ManifestError("path_escape", f"{where} has a path that leads out of the data folder")
+    return normal
+
+
+def _inside(normal: str, where: str, *, table: Path, root: Path) -> str:
+    """The path below the resolved root, taken from the root or, where there is nothing, from the table's own folder."""
+    top = root.resolve()
+    bases = (top, table.parent.resolve())
+    inside = [place for place in (Path(os.path.normpath(base / normal)) for base in bases) if place.is_relative_to(top)]
+    target = next((place for place in inside if os.path.lexists(place)), inside[0] if inside else None)
+    if target is None or not target.resolve().is_relative_to(top):
+        raise ManifestError("path_escape", f"{where} has a path that leads out of the data folder")
+    return target.relative_to(top).as_posix()
+
+
+def _drop_repeats(rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+    """Rows said once; one scan of one patient described in two ways is refused."""
+    kept: dict[tuple[str, str], ManifestRow] = {}
+    for row in rows:
+        key = (row.image, patient_key(row.patient))
+        other = kept.setdefault(key, row)
+        if other is not row and other != replace(row, patient=other.patient):
+            raise ManifestError("conflicting_rows", f"one image of one patient stands in two rows that differ: {scan_id_of(row.image)}")
+    if len(kept) < len(rows):
+        logger.warning("%d repeated rows were dropped", len(rows) - len(kept))
+    return list(kept.values())
+
+
+def _refuse_patient_leak(rows: Sequence[ManifestRow]) -> None:
+    splits: dict[str, ManifestRow] = {}
+    for row in rows:
+        if not (row.split and row.patient):
+            continue
+        other = splits.setdefault(patient_key(row.patient), row)
+        if other.split != row.split:
+            raise ManifestError(
+                "patient_leak",
+                f"one patient is in split {other.split} ({other.scan_id}) and in {row.split} ({row.scan_id}); keep a patient in one",
+            )
+
+
+def _without_suffix(image: str) -> str:
+    suffix = next((suffix for suffix in _SUFFIXES if image.casefold().endswith(suffix)), "")
+    return image[: len(image) - len(suffix)]
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number = 2
+    free = name
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
+
+
+def _cell(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise NoSpaceError(f"the disk is full; {path.name} was left as it was") from error
+        raise

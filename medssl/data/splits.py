@@ -1,0 +1,119 @@
+"""Splits by patient: drawn once from a seed, balanced over classes and sites, never through a patient."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from medssl.data.manifest import ManifestRow, patient_key
+from medssl.errors import ConfigError
+
+FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.6, "val": 0.2, "test": 0.2})
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that must stay together: one patient, and whoever shares voxels with them."""
+
+    members: tuple[int, ...]
+    kind: str  # classes that occur in it
+    site: str
+    split: str
+
+
+def assign(rows: Sequence[ManifestRow], *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0) -> list[ManifestRow]:
+    """Fill the split of every row that has none.
+
+    Patients are drawn class by class, and site by site within a class; every split gets every class where there are patients enough.
+    Rows that have a split keep it, and further rows of the same patient follow. The result depends on the rows and the seed, not on
+    the order of the rows. Where patients are not known, the `patient` column holds the block that must stay together.
+
+    Args:
+        rows: The scans, in any order.
+        fractions: Share of patients of each split; the first named is served first when patients are few.
+        seed: Of the draw.
+
+    Raises:
+        ConfigError: Fractions that are negative or do not sum to 1.
+    """
+    if not fractions or min(fractions.values()) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ConfigError(f"split fractions must be >= 0 and sum to 1, got {dict(fractions)}")
+    filled = list(rows)
+    by_kind: defaultdict[str, list[_Group]] = defaultdict(list)
+    for group in _groups(rows):
+        by_kind[group.kind].append(group)
+    generator = np.random.default_rng(seed)
+    for kind in sorted(by_kind):
+        for group, split in _draw(by_kind[kind], fractions, generator):
+            for member in group.members:
+                filled[member] = replace(rows[member], split=rows[member].split or split)
+    return filled
+
+
+def _draw(groups: Sequence[_Group], fractions: Mapping[str, float], generator: np.random.Generator) -> list[tuple[_Group, str]]:
+    """A split for each group of one class: the quota of the class is exact, the sites follow as well as they can."""
+    drawn = [(group, group.split) for group in groups if group.split]
+    open_groups = [group for group in groups if not group.split]
+    quota = _quota(len(open_groups), Counter(split for _, split in drawn), fractions)
+    shuffled = [open_groups[index] for index in generator.permutation(len(open_groups))]
+    given = Counter((group.site, split) for group, split in drawn)
+    size = Counter(group.site for group in groups)
+    for group in sorted(shuffled, key=lambda group: group.site):
+        lacks = {name: fractions[name] * size[group.site] - given[group.site, name] for name, left in quota.items() if left > 0}
+        split = max(lacks, key=lambda name: (round(lacks[name], 9), quota[name]))
+        quota[split] -= 1
+        given[group.site, split] += 1
+        drawn.append((group, split))
+    return drawn
+
+
+def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float]) -> dict[str, int]:
+    """How many of `count` new groups each split gets: largest remainders, then one for each split that would be empty."""
+    total = count + sum(given.values())
+    wanted = {name: max(0.0, share * total - given.get(name, 0)) for name, share in fractions.items()}
+    scale = count / (sum(wanted.values()) or 1.0)
+    quota = {name: int(value * scale + 1e-9) for name, value in wanted.items()}
+    by_remainder = sorted(wanted, key=lambda name: quota[name] - wanted[name] * scale)
+    for name in by_remainder[: count - sum(quota.values())]:
+        quota[name] += 1
+    for name, share in fractions.items():
+        richest = max(quota, key=lambda other: quota[other])
+        if share > 0 and quota[name] + given.get(name, 0) == 0 and quota[richest] > 1:
+            quota[richest] -= 1
+            quota[name] += 1
+    return quota
+
+
+def _groups(rows: Sequence[ManifestRow]) -> list[_Group]:
+    """The groups, ordered by their patients' names."""
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for index, root in enumerate(_roots(rows)):
+        members[root].append(index)
+    return [_group(rows, tuple(members[root])) for root in sorted(members)]
+
+
+def _group(rows: Sequence[ManifestRow], members: tuple[int, ...]) -> _Group:
+    kinds = sorted({rows[member].label or rows[member].has_lesion for member in members} - {""})
+    sites = sorted({rows[member].site for member in members} - {""})
+    splits = [rows[member].split for member in members if rows[member].split]
+    return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "")
+
+
+def _roots(rows: Sequence[ManifestRow]) -> list[str]:
+    """The name of each row's group: patients joined by equal voxels or one file (union-find; a group is named by its least patient)."""
+    parent: dict[str, str] = {}
+
+    def find(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    first: dict[str, str] = {}
+    for row in rows:
+        patient = patient_key(row.patient or row.scan_id)
+        for token in filter(None, (row.sha256, *row.image.split(";"))):
+            low, high = sorted((find(patient), find(first.setdefault(token, patient))))
+            parent[high] = low
+    return [find(patient_key(row.patient or row.scan_id)) for row in rows]

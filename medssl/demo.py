@@ -1,0 +1,142 @@
+"""The demo: every stage in a row, through the same functions that the commands call."""
+
+import copy
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from medssl.assets import asset
+from medssl.data.manifest import Manifest
+from medssl.data.prepare import prepare
+from medssl.data.store import Store
+from medssl.errors import ConflictError
+from medssl.report.write import write_report
+from medssl.scoring.folder import known_lesion, reference_row, score_folder, score_split
+from medssl.scoring.predictor import Predictor
+from medssl.scoring.results import REFERENCE_COLUMNS, table, write_text
+
+logger = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+
+
+def run_demo(out: Path, *, data: Path | None, preset: Literal["auto", "smoke"]) -> Iterator[str]:
+    """Run every stage; yields what to tell the user.
+
+    Args:
+        out: `cohort`, `store`, `pretrain`, `finetune`, `evaluation` and `results` go here.
+        data: Folder of real scans, None for a generated cohort.
+        preset: `smoke` for seconds instead of minutes.
+
+    Raises:
+        ConflictError: `out` holds a demo already.
+    """
+    if (out / "store").exists() or (out / "pretrain").exists():
+        raise ConflictError(f"{out} holds a demo already; give another --out, or delete it")
+    start = time.monotonic()
+    config = _preset(preset, real=data is not None)
+    folder = data or _cohort(out / "cohort", config["cohort"])
+    manifest, rejected = prepare(folder, out / "store", seed=config["seed"])
+    yield f"[{_clock(start)}] {len(manifest.rows)} scans of {len({row.patient for row in manifest.rows})} patients, {rejected} left out"
+    yield from _train(out, config)
+    yield f"[{_clock(start)}] pretrained and fine-tuned; evaluating the test patients"
+    predictor = Predictor(out / "finetune" / "bundle")
+    score_split(predictor, Store(out / "store"), "test", out / "evaluation")
+    write_report(out / "evaluation", out / "evaluation")
+    _score_unseen(predictor, folder, out)
+    yield f"[{_clock(start)}] done"
+    yield f"report:     {out / 'evaluation' / 'report.html'}"
+    yield f"review app: medssl review {out / 'results'}"
+
+
+def _preset(preset: str, *, real: bool) -> Config:
+    name = "smoke" if preset == "smoke" else "demo_scans" if real else "demo"
+    config: Config = yaml.safe_load(asset(f"configs/{name}.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+def _cohort(folder: Path, settings: Config) -> Path:
+    from medssl.phantom import make_cohort
+
+    return make_cohort(folder, patients=settings["patients"], seed=settings["seed"])
+
+
+def _train(out: Path, config: Config) -> Iterator[str]:
+    """Pretrain and fine-tune from configuration files that are written first, so that each can be run again by hand."""
+    from medssl.training.launch import launch_finetune, launch_pretrain
+
+    store = Store(out / "store")
+    channels = store.image(store.manifest.rows[0]).shape[0]
+    task = "segment" if any(row.lesion for row in store.manifest.rows) else "classify"
+    pretrain = _fit_to(config["pretrain"], store.folder, channels)
+    finetune = _fit_to({**config["finetune"], **config[task], "bundle": str(out / "pretrain" / "bundle")}, store.folder, channels)
+    for name, settings in (("pretrain", pretrain), ("finetune", finetune)):
+        (out / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    yield f"pretraining: medssl pretrain --config {out / 'pretrain.yaml'} --out {out / 'pretrain'}"
+    launch_pretrain(["--config", str(out / "pretrain.yaml"), "--out", str(out / "pretrain")])
+    yield f"fine-tuning: medssl finetune --config {out / 'finetune.yaml'} --out {out / 'finetune'}"
+    launch_finetune(["--config", str(out / "finetune.yaml"), "--out", str(out / "finetune")])
+
+
+def _fit_to(settings: Config, store: Path, channels: int) -> Config:
+    """The settings with the store filled in and the encoder's channels multiplied by those of the scans."""
+    fitted = copy.deepcopy(settings)
+    fitted["feed"]["store"] = str(store)
+    holder = fitted.get("objective") or fitted["network"]
+    arguments = holder["init_args"]["encoder"]["init_args"] if "encoder" in holder["init_args"] else holder["init_args"]
+    arguments["in_channels"] = channels * fitted["feed"]["crops"].get("context", 1)
+    return fitted
+
+
+def _score_unseen(predictor: Predictor, folder: Path, out: Path) -> None:
+    """Score the test patients again as a user would, from their files, and put the truth beside the results."""
+    store = Store(out / "store")
+    rows = [row for row in store.manifest.split("test") if ";" not in row.image]
+    if not rows:
+        return
+    unseen = out / "unseen"
+    for row in rows:
+        _copy(folder / row.image, unseen / row.image)
+    score_folder(predictor, unseen, out / "results")
+    shutil.rmtree(unseen)
+    _write_reference(store, Manifest(tuple(rows)), out / "results")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _write_reference(store: Store, manifest: Manifest, results: Path) -> None:
+    """The truth of the scored scans, found again by their source."""
+    import json
+
+    import nibabel as nib
+
+    names = {json.loads(path.read_text(encoding="utf-8"))["source"]: path.stem for path in (results / "scans").glob("*.json")}
+    lines = []
+    for row in manifest.rows:
+        scan_id = names.get(row.image)
+        if scan_id is None:
+            continue
+        reference = reference_row(store, row)
+        lesion = known_lesion(store, row)
+        path = results / "maps" / f"{scan_id}_image.nii.gz"
+        on_grid = lesion is not None and path.is_file() and nib.load(path).shape == lesion.shape
+        if on_grid and lesion is not None:
+            nib.save(nib.Nifti1Image(lesion, nib.load(path).affine), results / "maps" / f"{scan_id}_lesion.nii.gz")
+        lines.append({**reference, "scan_id": scan_id, "lesion": f"maps/{scan_id}_lesion.nii.gz" if on_grid else ""})
+    write_text(results / "reference.csv", table(REFERENCE_COLUMNS, lines))
+
+
+def _clock(start: float) -> str:
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,1 @@
+"""Networks in plain torch, 2D and 3D from one code path."""

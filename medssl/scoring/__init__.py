@@ -1,0 +1,1 @@
+"""From a bundle and scans to findings and a results folder."""

@@ -1,0 +1,109 @@
+"""What was found in one scan: the record that scoring writes and the report and the app read."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class LesionFinding:
+    """One connected component of the predicted mask.
+
+    Args:
+        centre_mm: Centre of mass, RAS+ millimetres (nominal where the scan has no geometry).
+        centre_voxel: Centre of mass in voxel indices of the maps.
+        volume_ml: Volume in millilitres (nominal where the scan has no geometry).
+        voxels: Number of voxels.
+        score: Highest probability inside, 0 to 1.
+    """
+
+    centre_mm: Triple
+    centre_voxel: Triple
+    volume_ml: float
+    voxels: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one scan.
+
+    Args:
+        scan_id: Name of the scan in the results folder; holds no patient value.
+        status: `scored` or `rejected`.
+        source: Path relative to the scored folder.
+        modality: DICOM modality code, empty where unknown.
+        nominal: True where the scan has no physical geometry.
+        shape: Voxels of the maps along I, J, K.
+        spacing_mm: Voxel size of the maps.
+        score: Suspicion of the scan, 0 to 1; None when rejected.
+        threshold: Locked threshold of the bundle for scans.
+        verdict: `positive`, `negative`, or empty when rejected.
+        slice_scores: Suspicion of each slice along K, 0 to 1.
+        lesions: Components of the predicted mask, largest score first.
+        model_id: Identity of the bundle.
+        warnings: Reason codes of intake.
+    """
+
+    scan_id: str
+    status: str
+    source: str
+    modality: str
+    nominal: bool
+    shape: tuple[int, int, int] | None
+    spacing_mm: Triple | None
+    score: float | None
+    threshold: float | None
+    verdict: str
+    slice_scores: tuple[float, ...]
+    lesions: tuple[LesionFinding, ...]
+    model_id: str
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The finding as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, path: Path) -> "Finding":
+        """Read a finding that `to_json` wrote."""
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lesions = tuple(
+            LesionFinding(
+                centre_mm=tuple(lesion["centre_mm"]),
+                centre_voxel=tuple(lesion["centre_voxel"]),
+                volume_ml=lesion["volume_ml"],
+                voxels=lesion["voxels"],
+                score=lesion["score"],
+            )
+            for lesion in fields["lesions"]
+        )
+        shape, spacing_mm = fields["shape"], fields["spacing_mm"]
+        return cls(
+            **{
+                **fields,
+                "shape": None if shape is None else tuple(shape),
+                "spacing_mm": None if spacing_mm is None else tuple(spacing_mm),
+                "slice_scores": tuple(fields["slice_scores"]),
+                "warnings": tuple(fields["warnings"]),
+                "lesions": lesions,
+            }
+        )
+
+    def row(self) -> dict[str, object]:
+        """The finding as a row of `results.csv`."""
+        scored = self.status == "scored"
+        return {
+            "scan_id": self.scan_id,
+            "status": self.status,
+            "score": "" if self.score is None else round(self.score, 6),
+            "threshold": "" if self.threshold is None else round(self.threshold, 6),
+            "verdict": self.verdict,
+            "lesion_count": len(self.lesions) if scored else "",
+            "lesion_volume_ml": round(sum(lesion.volume_ml for lesion in self.lesions), 4) if scored else "",
+            "model_id": self.model_id,
+            "warnings": ";".join(self.warnings),
+        }

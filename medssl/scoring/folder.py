@@ -1,0 +1,145 @@
+"""Scoring of many scans: a folder of files, or a split of a store, into a results folder."""
+
+import datetime
+import importlib.metadata
+import logging
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from medssl.data.manifest import ManifestRow
+from medssl.data.dataset import scan_label
+from medssl.data.store import Store, decode
+from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.io.discover import Source, find_sources, read_source
+from medssl.scoring.finding import Finding
+from medssl.scoring.predictor import Predictor
+from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
+from medssl.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+
+def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int]:
+    """Score every scan below a folder; scans done before are kept, a bad scan stops nothing.
+
+    Returns:
+        How many scans have which status.
+
+    Raises:
+        UsageError: The folder is missing or holds no scan.
+        ConflictError: `out` belongs to another model.
+    """
+    sources = find_sources(folder)
+    if not sources:
+        raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with DICOM, NIfTI, PNG, JPEG or TIFF files")
+    results = ResultsFolder(out, predictor.bundle.model_id)
+    results.open(_facts(predictor, split=None))
+    for source in track(sources, "scoring"):
+        _score_source(predictor, source, results)
+    return results.finish({})
+
+
+def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) -> None:
+    if source.scan_id is not None and results.has(source.scan_id):
+        return
+    reading = read_source(source)
+    record = reading.record
+    if reading.volume is None:
+        results.record(_rejected(predictor, record.scan_id, record.source, record.reasons))
+        return
+    try:
+        result = predictor.score(reading.volume, scan_id=record.scan_id, source=record.source, warnings=record.reasons)
+    except ScanError as error:
+        results.record(_rejected(predictor, record.scan_id, record.source, (error.code,)))
+        return
+    results.add(result)
+
+
+def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> dict[str, int]:
+    """Score one split of a store (or `all`), with the truth beside the findings.
+
+    Raises:
+        ManifestError: The split is empty.
+        UsageError: The store was prepared in another way than the bundle's.
+    """
+    if store.preprocess != predictor.bundle.preprocess:
+        raise UsageError("the store was prepared in another way than the bundle's training store; prepare it with --like BUNDLE")
+    rows = store.manifest.rows if split == "all" else store.manifest.split(split)
+    if not rows:
+        raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
+    results = ResultsFolder(out, predictor.bundle.model_id)
+    results.open(_facts(predictor, split=split))
+    for row in track(rows, "scoring"):
+        if not results.has(row.scan_id):
+            _score_row(predictor, store, row, results)
+    write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(store, row) for row in rows)))
+    return results.finish({"nominal": all(row.nominal for row in rows)})
+
+
+def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
+    prepared = Volume(decode(np.asarray(store.image(row)[:])), store.geometry(row), row.modality, row.nominal)
+    result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
+    results.add(result, lesion=known_lesion(store, row))
+
+
+def known_lesion(store: Store, row: ManifestRow) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] | None":
+    """The true mask (I, J, K): zeros for a scan known to have none, None where it is not known."""
+    lesion = store.lesion(row)
+    if lesion is not None:
+        return np.asarray(lesion[0])
+    return np.zeros(store.image(row).shape[1:], np.uint8) if scan_label(row) == 0 else None
+
+
+def reference_row(store: Store, row: ManifestRow) -> dict[str, object]:
+    """The truth of a scan as a row of `reference.csv`."""
+    lesion = store.lesion(row)
+    label = scan_label(row)
+    if label < 0 and lesion is not None:
+        label = int(np.asarray(lesion[:]).any())
+    known = lesion is not None or label == 0
+    return {
+        "scan_id": row.scan_id,
+        "patient": row.patient,
+        "site": row.site,
+        "label": "" if label < 0 else label,
+        "lesion": f"maps/{row.scan_id}_lesion.nii.gz" if known else "",
+        "split": row.split,
+    }
+
+
+def _rejected(predictor: Predictor, scan_id: str, source: str, reasons: tuple[str, ...]) -> Finding:
+    return Finding(
+        scan_id=scan_id,
+        status="rejected",
+        source=source,
+        modality="",
+        nominal=False,
+        shape=None,
+        spacing_mm=None,
+        score=None,
+        threshold=None,
+        verdict="",
+        slice_scores=(),
+        lesions=(),
+        model_id=predictor.bundle.model_id,
+        warnings=reasons,
+    )
+
+
+def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
+    bundle = predictor.bundle
+    return {
+        "task": bundle.kind,
+        "level": "slice" if predictor.network.spatial_dims == 2 else "scan",
+        "config_hash": bundle.training.get("config_hash"),
+        "versions": {**bundle.versions, "medssl": importlib.metadata.version("medssl")},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "split": split,
+        "class_names": list(bundle.class_names),
+        "operating_points": bundle.operating_points,
+        "training": bundle.training,
+        "lineage": list(bundle.lineage),
+        "nominal": False,
+    }

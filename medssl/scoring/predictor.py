@@ -1,0 +1,149 @@
+"""A bundle at work: one preprocessed scan in, its probability map and finding out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import center_of_mass, find_objects, label
+
+from medssl.data.preprocess import resample
+from medssl.errors import BundleError, ScanError
+from medssl.models.architecture import Network
+from medssl.models.bundle import Bundle
+from medssl.models.inference import probabilities, slice_scores
+from medssl.scoring.finding import Finding, LesionFinding, Triple
+from medssl.volume import Volume
+
+_CONNECTED_26 = np.ones((3, 3, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finding and its maps, all on the grid of `image`.
+
+    Args:
+        finding: The record.
+        image: The scan in RAS order.
+        probability: (I, J, K) lesion probability, None of a classifier.
+        mask: (I, J, K) predicted lesion, None of a classifier.
+    """
+
+    finding: Finding
+    image: Volume
+    probability: NDArray[np.float32] | None
+    mask: NDArray[np.uint8] | None
+
+
+class Predictor:
+    """A lesion network with its locked thresholds; loaded once, used for every scan.
+
+    Args:
+        folder: The bundle.
+
+    Raises:
+        BundleError: No bundle, a damaged or unsafe one, or one that finds no lesions (an encoder).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.bundle = Bundle.read(folder)
+        network = self.bundle.load(folder)
+        if not isinstance(network, Network):
+            raise BundleError(f"{folder.name} is a pretrained encoder and finds no lesions; fine-tune it with medssl finetune first")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.to(self.device)
+
+    @property
+    def channels(self) -> int:
+        """Channels that a scan must have."""
+        return self.network.in_channels // self.bundle.window.context
+
+    def threshold(self, unit: str) -> float:
+        """The locked threshold of a unit, 0.5 where validation could not give one."""
+        point = self.bundle.operating_points.get(unit, {})
+        value = point.get("threshold", 0.5)
+        return float(value) if isinstance(value, (int, float)) else 0.5
+
+    def score(self, scan: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...] = ()) -> Result:
+        """The result of a scan as it was read; maps are carried back to its own grid.
+
+        Raises:
+            ScanError: `channel_mismatch` when the network needs another number of channels.
+        """
+        scan = scan.to_ras()
+        return self._result(scan, self.bundle.preprocess(scan), scan_id=scan_id, source=source, warnings=warnings)
+
+    def score_prepared(self, prepared: Volume, *, scan_id: str, source: str) -> Result:
+        """The result of a scan that a store holds preprocessed; maps are on the grid of the store."""
+        return self._result(prepared, prepared, scan_id=scan_id, source=source, warnings=())
+
+    def _result(self, scan: Volume, prepared: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Result:
+        if prepared.array.shape[0] != self.channels:
+            raise ScanError("channel_mismatch", f"the model takes {self.channels} channels, the scan has {prepared.array.shape[0]}")
+        image = torch.from_numpy(np.ascontiguousarray(prepared.array, dtype=np.float32)).to(self.device)
+        output = probabilities(self.network, image, self.bundle.window)
+        finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
+        if self.network.task == "classification":
+            return Result(self._judge(finding, tuple(map(float, output))), scan, None, None)
+        finding = self._judge(finding, tuple(map(float, slice_scores(output))))
+        probability = resample(output.numpy(), scan.shape)
+        mask, lesions = self._lesions(probability, scan, ratio=prepared.voxel_volume_ml / scan.voxel_volume_ml)
+        return Result(replace(finding, lesions=lesions), scan, probability, mask)
+
+    def _finding(self, scan: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Finding:
+        return Finding(
+            scan_id=scan_id,
+            status="scored",
+            source=source,
+            modality=scan.modality,
+            nominal=scan.nominal,
+            shape=scan.shape,
+            spacing_mm=scan.spacing_mm,
+            score=None,
+            threshold=self.threshold("scan"),
+            verdict="",
+            slice_scores=(),
+            lesions=(),
+            model_id=self.bundle.model_id,
+            warnings=warnings,
+        )
+
+    def _judge(self, finding: Finding, scores: tuple[float, ...]) -> Finding:
+        score = max(scores)
+        verdict = "positive" if score >= self.threshold("scan") else "negative"
+        return replace(finding, score=score, verdict=verdict, slice_scores=scores)
+
+    def _lesions(
+        self, probability: NDArray[np.float32], scan: Volume, *, ratio: float
+    ) -> tuple[NDArray[np.uint8], tuple[LesionFinding, ...]]:
+        """The predicted mask without specks, and its components; `ratio` turns voxels of the network's grid into the scan's."""
+        least = self.bundle.operating_points.get("voxel", {}).get("min_voxels", 1)
+        least_voxels = (least if isinstance(least, int) else 1) * ratio
+        components, count = label(probability >= self.threshold("voxel"), _CONNECTED_26)
+        sizes = np.bincount(components.ravel(), minlength=count + 1)
+        kept = [index for index in range(1, count + 1) if sizes[index] >= least_voxels]
+        boxes = find_objects(components)
+        lesions = [_lesion(components, probability, boxes[index - 1], index=index, scan=scan) for index in kept]
+        return np.isin(components, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
+
+
+def _lesion(
+    components: NDArray[np.int32], probability: NDArray[np.float32], box: tuple[slice, slice, slice], *, index: int, scan: Volume
+) -> LesionFinding:
+    inside = components[box] == index
+    voxels = int(inside.sum())
+    corner = np.array([part.start for part in box], dtype=float)
+    centre = corner + np.array(center_of_mass(inside))
+    return LesionFinding(
+        centre_mm=_triple(scan.affine[:3, :3] @ centre + scan.affine[:3, 3]),
+        centre_voxel=_triple(centre),
+        volume_ml=voxels * scan.voxel_volume_ml,
+        voxels=voxels,
+        score=float(probability[box][inside].max()),
+    )
+
+
+def _triple(values: NDArray[np.float64]) -> Triple:
+    x, y, z = (round(float(value), 3) for value in values)
+    return x, y, z

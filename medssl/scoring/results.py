@@ -1,0 +1,142 @@
+"""The results folder: maps first, then the finding of a scan (its presence means done), then the table.
+
+Every file is written whole or not at all, so that a scoring that was stopped goes on where it was.
+"""
+
+import csv
+import datetime
+import errno
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.errors import ConflictError, NoSpaceError
+from medssl.scoring.finding import Finding
+from medssl.scoring.predictor import Result
+
+COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
+REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split")
+
+
+def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk, and move it into place.
+
+    Raises:
+        NoSpaceError: The disk is full; what was at `path` before is intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all."""
+    atomic_write(path, lambda temporary: temporary.write_bytes(text.encode()))  # type: ignore[arg-type, return-value]
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A folder of findings of one model.
+
+    Args:
+        folder: Where it lies.
+        model_id: The bundle all findings come from.
+    """
+
+    folder: Path
+    model_id: str
+
+    def open(self, facts: Mapping[str, object]) -> None:
+        """Claim the folder for this model; `facts` become `run.json`.
+
+        Raises:
+            ConflictError: It holds findings of another model.
+        """
+        record = self.folder / "run.json"
+        if record.is_file():
+            owner = json.loads(record.read_text(encoding="utf-8")).get("model_id")
+            if owner != self.model_id:
+                raise ConflictError(f"{self.folder.name} belongs to model {owner}, not {self.model_id}; give another out folder")
+        write_text(record, json.dumps({"model_id": self.model_id, **facts}, indent=1))
+
+    def has(self, scan_id: str) -> bool:
+        """Whether a scan is done."""
+        return (self.folder / "scans" / f"{scan_id}.json").is_file()
+
+    def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None) -> None:
+        """Write the maps of a scan and then its finding; `lesion` (I, J, K) is the true mask where it is known."""
+        scan_id, affine = result.finding.scan_id, result.image.affine
+        self._map(scan_id, "image", _compact(result.image.array[0]), affine)
+        if result.probability is not None:
+            self._map(scan_id, "probability", result.probability.astype(np.float32), affine)
+        if result.mask is not None:
+            self._map(scan_id, "mask", result.mask, affine)
+        if lesion is not None:
+            self._map(scan_id, "lesion", lesion, affine)
+        self.record(result.finding)
+
+    def record(self, finding: Finding) -> None:
+        """Write a finding; a rejected scan has nothing else."""
+        write_text(self.folder / "scans" / f"{finding.scan_id}.json", finding.to_json())
+
+    def findings(self) -> list[Finding]:
+        """All findings, by name."""
+        return [Finding.read(path) for path in sorted((self.folder / "scans").glob("*.json"))]
+
+    def finish(self, facts: Mapping[str, object]) -> dict[str, int]:
+        """Rebuild `results.csv` from the findings and complete `run.json`; returns how many have which status."""
+        findings = self.findings()
+        write_text(self.folder / "results.csv", table(COLUMNS, (finding.row() for finding in findings)))
+        counts = dict(Counter(finding.status for finding in findings))
+        fields = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_text(self.folder / "run.json", json.dumps({**fields, **facts, "finished": finished, "counts": counts}, indent=1))
+        return counts
+
+    def _map(self, scan_id: str, kind: str, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
+        image = nib.Nifti1Image(array, affine)
+        image.header.set_xyzt_units("mm")
+        compressed = image.to_bytes()
+        atomic_write(self.folder / "maps" / f"{scan_id}_{kind}.nii.gz", lambda path: _write_gzip(path, compressed))
+
+
+def table(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """CSV text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write_gzip(path: Path, content: bytes) -> None:
+    import gzip
+
+    path.write_bytes(gzip.compress(content, 1, mtime=0))
+
+
+def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The values in int16 where that loses nothing, else float32."""
+    if array.dtype.kind in "iu" and np.can_cast(array.dtype, np.int16):
+        return array.astype(np.int16)
+    if array.dtype.kind in "iu" and array.min() >= -32768 and array.max() <= 32767:
+        return array.astype(np.int16)
+    return array.astype(np.float32)

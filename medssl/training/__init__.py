@@ -1,0 +1,1 @@
+"""Training: one module for every pretraining objective, one for each lesion task."""

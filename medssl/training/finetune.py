@@ -1,0 +1,156 @@
+"""Fine-tuning: a lesion network from a pretrained encoder or from scratch, and its operating points."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from medssl.data.dataset import Case, load_cases
+from medssl.data.feed import Feed
+from medssl.data.store import Store
+from medssl.errors import ConfigError, ManifestError
+from medssl.models.architecture import Network
+from medssl.models.bundle import Bundle, read_weights
+from medssl.models.inference import Window
+from medssl.training.classifier import Classifier
+from medssl.training.run import Run, facts, fit, versions
+from medssl.training.segmenter import Segmenter
+from medssl.training.settings import Training
+from medssl.training.validation import operating_points, score_cases
+from medssl.views.augment import Augment
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels are used, and how.
+
+    Args:
+        positive: Class names that count as positive; empty for every class but the usual names of "nothing there".
+        rule: Rule of the operating point on validation scans.
+        train_split: Part of the store to learn from.
+        validation_split: Part of the store that thresholds are chosen on.
+    """
+
+    positive: tuple[str, ...] = ()
+    rule: str = "youden"
+    train_split: str = "train"
+    validation_split: str = "val"
+
+
+_LABELS = Labels()
+_VIEWS = Augment()
+
+
+def finetune(
+    network: Network,
+    feed: Feed,
+    training: Training,
+    *,
+    run: Run,
+    seed: int = 0,
+    bundle: Path | None = None,
+    labels: Labels = _LABELS,
+    views: Augment = _VIEWS,
+) -> Bundle:
+    """Train a lesion network on labelled scans and lock its thresholds on validation scans.
+
+    Args:
+        network: Segmenter or classifier.
+        feed: Crops and batches.
+        training: Steps and optimiser.
+        run: Where the run is kept.
+        seed: Of crops and views.
+        bundle: A pretrained encoder, or None to start from scratch.
+        labels: Which labels are used.
+        views: Augmentation.
+
+    Raises:
+        ConfigError: A network that does not fit the crops or the bundle.
+        ManifestError: No usable label.
+    """
+    store = Store(feed.store)
+    train = _labelled(network, store, labels, labels.train_split)
+    validation = _labelled(network, store, labels, labels.validation_split)
+    _check_shape(network, train[0], feed)
+    lineage = () if bundle is None else start_from(network, bundle, store)
+    run.open()
+    module_class = Segmenter if network.task == "segmentation" else Classifier
+    module = module_class(network, training, views=views, seed=seed)
+    fit(module, training, run=run, loader=feed.loader(train, steps=training.epoch_steps, seed=seed), callbacks=[])
+    window = Window(feed.crops.size, feed.crops.context)
+    points = operating_points(score_cases(network, validation, window), rule=labels.rule)
+    trained = Bundle(
+        kind=network.task,
+        architecture=network.architecture(),
+        preprocess=store.preprocess,
+        window=window,
+        class_names=labels.positive or ("lesion",),
+        operating_points=points,
+        training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
+        lineage=lineage,
+        versions=versions(),
+    )
+    return trained.write(run.folder / "bundle", network, _card(trained))
+
+
+def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[str, ...]:
+    """Put pretrained weights into a network's encoder; returns the lineage.
+
+    Raises:
+        ConfigError: No encoder, another shape, or another preprocessing.
+    """
+    pretrained = Bundle.read(bundle)
+    encoder = getattr(network, "encoder", None)
+    if encoder is None:
+        raise ConfigError(f"{type(network).__name__} has no encoder to start from a bundle; set bundle to null, or take a ViT network")
+    if pretrained.architecture != encoder.architecture():
+        raise ConfigError("the network's encoder differs from the bundle's; copy its init_args from bundle.json into the config")
+    if pretrained.preprocess != store.preprocess:
+        raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
+    encoder.load_state_dict(read_weights(bundle))
+    return (pretrained.model_id, *pretrained.lineage)
+
+
+def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
+    """Scans of a split whose answer is known in the way that the network needs."""
+    cases = load_cases(store, store.manifest.split(split), labels.positive)
+    usable = [case for case in cases if (case.known if network.task == "segmentation" else case.known or case.label >= 0)]
+    if not usable:
+        wanted = "lesion masks" if network.task == "segmentation" else "labels or lesion masks"
+        raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")
+    if len(usable) < len(cases):
+        logger.warning("%d of %d scans of split %s have no label and are left out", len(cases) - len(usable), len(cases), split)
+    return usable
+
+
+def _check_shape(network: Network, case: Case, feed: Feed) -> None:
+    channels = case.image.shape[0] * feed.crops.context
+    if network.spatial_dims != feed.crops.spatial_dims or network.in_channels != channels:
+        raise ConfigError(
+            f"the network takes {network.in_channels} channels in {network.spatial_dims}D, "
+            f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
+        )
+
+
+def _patients(cases: list[Case]) -> int:
+    return len({case.row.patient for case in cases})
+
+
+def _card(bundle: Bundle) -> str:
+    training = bundle.training
+    points = "\n".join(
+        f"- {unit}: {np.round(float(str(point['threshold'])), 4)} ({point['rule']}, chosen on {point['n']} {unit}s of validation)"
+        for unit, point in bundle.operating_points.items()
+    )
+    origin = f"encoder {bundle.lineage[0]}" if bundle.lineage else "random weights (from scratch)"
+    return (
+        f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
+        f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
+        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names)}\n\n## Locked thresholds\n\n{points}\n\n"
+        "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
+        "diseases than those it was trained on may be scored wrongly.\n"
+    )

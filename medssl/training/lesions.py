@@ -1,0 +1,46 @@
+"""What segmenters and classifiers share: augmentation, optimiser, logging."""
+
+from abc import abstractmethod
+
+import lightning as L
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from medssl.data.dataset import Sample
+from medssl.models.architecture import Network
+from medssl.training.pretrainer import step_generator
+from medssl.training.settings import Training
+from medssl.views.augment import Augment, augment
+
+
+class LesionModule(L.LightningModule):
+    """Train a lesion network on labelled crops.
+
+    Args:
+        network: What is trained.
+        training: Steps and optimiser.
+        views: How crops are varied.
+        seed: Views of step n are a function of this seed and n.
+    """
+
+    def __init__(self, network: Network, training: Training, *, views: Augment, seed: int) -> None:
+        super().__init__()
+        self.network, self.training_settings, self.views, self.seed = network, training, views, seed
+
+    @abstractmethod
+    def loss(self, logits: Tensor, lesion: Tensor, label: Tensor) -> Tensor:
+        """The loss of logits against masks (B, 1, *S) or labels (B,)."""
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """The loss of one varied batch."""
+        del batch_idx
+        images, lesion = augment(batch["image"], batch["lesion"], self.views, generator=step_generator(self.seed, self.global_step))
+        loss = self.loss(self.network(images), batch["lesion"] if lesion is None else lesion, batch["label"])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with warm-up and cosine, by step; a pretrained encoder may move more slowly."""
+        encoder = getattr(self.network, "encoder", None)
+        optimizer, scheduler = self.training_settings.optimizer(self.network, encoder if isinstance(encoder, nn.Module) else None)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,77 @@
+"""Self-supervised pretraining: unlabelled scans of a store in, an encoder bundle out."""
+
+import torch
+
+from medssl.data.dataset import CropDataset, load_cases
+from medssl.data.feed import Feed
+from medssl.data.store import Store
+from medssl.errors import ConfigError
+from medssl.models.bundle import Bundle
+from medssl.models.inference import Window
+from medssl.objectives.objective import Objective
+from medssl.training.callbacks import Pictures
+from medssl.training.pretrainer import Pretrainer
+from medssl.training.run import Run, facts, fit, versions
+from medssl.training.settings import Training
+
+_PICTURES = 4  # crops in the picture of reconstructions
+
+
+def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, seed: int = 0, split: str = "train") -> Bundle:
+    """Train an encoder on the scans of one split, without their labels.
+
+    Args:
+        objective: The method, with the encoder to train.
+        feed: Crops and batches.
+        training: Steps and optimiser.
+        run: Where the run is kept.
+        seed: Of crops, masks and views.
+        split: Part of the store that may be seen.
+
+    Raises:
+        ConfigError: The encoder does not fit the crops.
+    """
+    store = Store(feed.store)
+    rows = store.manifest.split(split)
+    cases = load_cases(store, rows)
+    channels = cases[0].image.shape[0] * feed.crops.context
+    encoder = objective.encoder
+    if encoder.spatial_dims != feed.crops.spatial_dims or encoder.in_channels != channels:
+        raise ConfigError(
+            f"the encoder takes {encoder.in_channels} channels in {encoder.spatial_dims}D, "
+            f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
+        )
+    run.open()
+    fixed = CropDataset(cases, feed.crops, seed=seed + 1)
+    pictures = Pictures(torch.stack([fixed[n]["image"] for n in range(_PICTURES)]), run.folder / "pictures", seed=seed)
+    module = Pretrainer(objective, training, seed=seed)
+    fit(module, training, run=run, loader=feed.loader(cases, steps=training.epoch_steps, seed=seed), callbacks=[pictures])
+    bundle = Bundle(
+        kind="encoder",
+        architecture=encoder.architecture(),
+        preprocess=store.preprocess,
+        window=Window(feed.crops.size, feed.crops.context),
+        training={
+            "objective": type(objective).__name__,
+            **facts(
+                run,
+                training,
+                seed=seed,
+                manifest=store.manifest.digest(),
+                patients=len({row.patient for row in rows}),
+                scans=len(rows),
+            ),
+        },
+        versions=versions(),
+    )
+    return bundle.write(run.folder / "bundle", encoder, _card(bundle))
+
+
+def _card(bundle: Bundle) -> str:
+    training = bundle.training
+    return (
+        f"# Encoder pretrained with {training['objective']}\n\n"
+        f"Research use only; not a medical device. An encoder finds no lesions by itself: fine-tune it with `medssl finetune`.\n\n"
+        f"- pretrained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
+        f"- window {list(bundle.window.size)}, context {bundle.window.context}; preprocessing and versions are in `bundle.json`\n"
+    )

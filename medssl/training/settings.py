@@ -1,0 +1,78 @@
+"""How long and how hard a network is trained, and on what machine."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from medssl.errors import ConfigError
+from medssl.training.schedule import warmup_cosine
+
+
+@dataclass(frozen=True)
+class Training:
+    """Steps, optimiser and hardware of a run.
+
+    Args:
+        steps: Optimiser steps in all.
+        epoch_steps: Steps between two checkpoints.
+        learning_rate: Highest rate, after warm-up.
+        weight_decay: Of matrices; biases, norms and tokens have none.
+        betas: AdamW's decay of its moments.
+        warmup: Share of the steps with a rising rate.
+        encoder_rate: Factor on the rate of a pretrained encoder.
+        clip: Largest norm of the gradient.
+        precision: `auto` is bfloat16 where the processor or GPU computes it, else float32.
+        devices: Number of GPUs or processes.
+
+    Raises:
+        ConfigError: A value out of range.
+    """
+
+    steps: int = 1000
+    epoch_steps: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: float = 0.1
+    encoder_rate: float = 1.0
+    clip: float = 1.0
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.epoch_steps < 1:
+            raise ConfigError(f"steps and epoch_steps must be >= 1, got {self.steps} and {self.epoch_steps}")
+        if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
+            raise ConfigError(f"learning_rate must be > 0 and warmup in [0, 1), got {self.learning_rate} and {self.warmup}")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of `epoch_steps` steps; the last one may be cut."""
+        return -(-self.steps // self.epoch_steps)
+
+    @property
+    def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
+        """What `auto` means on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+        return "bf16-mixed" if fast else "32-true"
+
+    def optimizer(self, module: nn.Module, encoder: nn.Module | None = None) -> tuple[AdamW, LambdaLR]:
+        """AdamW over all parameters, and its warm-up and cosine schedule by step."""
+        slow = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
+        groups = [
+            {
+                "params": [p for p in module.parameters() if (id(p) in slow) == of_encoder and (p.ndim > 1) == decayed],
+                "lr": self.learning_rate * (self.encoder_rate if of_encoder else 1.0),
+                "weight_decay": self.weight_decay if decayed else 0.0,
+            }
+            for of_encoder in (False, True)
+            for decayed in (False, True)
+        ]
+        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
+        return optimizer, LambdaLR(optimizer, warmup_cosine(self.steps, round(self.warmup * self.steps)))

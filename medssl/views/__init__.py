@@ -1,0 +1,1 @@
+"""Where randomness starts: masks, crops and augmentations, each drawn from an explicit generator."""

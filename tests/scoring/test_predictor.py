@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medssl.data.preprocess import Preprocess
+from medssl.errors import BundleError, ScanError
+from medssl.models.bundle import Bundle
+from medssl.models.inference import Window
+from medssl.models.residual_unet import ResidualUNet
+from medssl.models.vit import ViT
+from medssl.scoring.predictor import Predictor
+from medssl.volume import Volume
+
+POINTS = {"scan": {"threshold": 0.4}, "voxel": {"threshold": 0.5, "min_voxels": 2}}
+
+
+def write(folder: Path, network: torch.nn.Module, kind: str) -> Path:
+    assert isinstance(network, (ResidualUNet, ViT))
+    Bundle(kind, network.architecture(), Preprocess(), Window((8, 8), flips=False), operating_points=POINTS).write(folder, network, "")
+    return folder
+
+
+@pytest.fixture
+def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
+    """A predictor whose network marks bright voxels."""
+    predictor = Predictor(write(tmp_path / "bundle", ResidualUNet(widths=(2, 4)), "segmentation"))
+    monkeypatch.setattr(predictor.network, "forward", lambda images: images * 10 - 20)
+    return predictor
+
+
+def bright(shape: tuple[int, int, int] = (8, 8, 4)) -> Volume:
+    array = np.random.default_rng(0).normal(100, 1, (1, *shape)).astype(np.float32)
+    array[0, 2:5, 3:6, 1] = 120  # nine voxels
+    array[0, 7, 7, 3] = 120  # a speck
+    return Volume(array, np.diag([1.0, 1.0, 2.0, 1.0]))
+
+
+def test_a_lesion_has_its_place_and_volume_in_millimetres(predictor: Predictor) -> None:
+    lesion = predictor.score(bright(), scan_id="a", source="a").finding.lesions[0]
+    assert lesion.centre_mm == (3.0, 4.0, 2.0)
+    assert lesion.voxels == 9
+    assert lesion.volume_ml == pytest.approx(9 * 2 / 1000)
+
+
+def test_specks_below_the_locked_size_are_dropped(predictor: Predictor) -> None:
+    result = predictor.score(bright(), scan_id="a", source="a")
+    assert len(result.finding.lesions) == 1
+    assert result.mask is not None
+    assert result.mask.sum() == 9
+
+
+def test_the_verdict_follows_the_locked_threshold(predictor: Predictor) -> None:
+    finding = predictor.score(bright(), scan_id="a", source="a").finding
+    assert finding.threshold == 0.4
+    assert finding.verdict == "positive"
+    assert finding.score == max(finding.slice_scores)
+
+
+def test_a_scan_stored_in_another_orientation_gives_the_same_finding(predictor: Predictor) -> None:
+    scan = bright()
+    affine = scan.affine @ np.array([[-1, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    flipped = Volume(scan.array[:, ::-1].copy(), affine)
+    assert predictor.score(flipped, scan_id="a", source="a").finding == predictor.score(scan, scan_id="a", source="a").finding
+
+
+def test_another_number_of_channels_is_refused(predictor: Predictor) -> None:
+    two = Volume(np.repeat(bright().array, 2, axis=0), bright().affine)
+    with pytest.raises(ScanError, match="channel_mismatch"):
+        predictor.score(two, scan_id="a", source="a")
+
+
+def test_an_encoder_is_no_detector(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="fine-tune it"):
+        Predictor(write(tmp_path / "bundle", ViT((4, 4), width=8, depth=1, heads=1), "encoder"))

@@ -1,0 +1,62 @@
+import errno
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medssl.errors import ConflictError, NoSpaceError
+from medssl.scoring.finding import Finding, LesionFinding
+from medssl.scoring.predictor import Result
+from medssl.scoring.results import ResultsFolder, atomic_write
+from medssl.volume import Volume
+
+LESION = LesionFinding((1.0, 2.0, 3.0), (1.0, 2.0, 1.0), 0.5, 4, 0.9)
+FINDING = Finding("a", "scored", "a.nii.gz", "MR", False, (4, 4, 2), (1.0, 1.0, 3.0), 0.9, 0.5, "positive", (0.1, 0.9), (LESION,), "m1")
+
+
+def test_a_finding_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(FINDING.to_json())
+    assert Finding.read(tmp_path / "a.json") == FINDING
+
+
+def test_another_model_is_refused_with_exit_code_3(tmp_path: Path) -> None:
+    ResultsFolder(tmp_path, "m1").open({})
+    with pytest.raises(ConflictError, match="belongs to model m1") as caught:
+        ResultsFolder(tmp_path, "m2").open({})
+    assert caught.value.exit_code == 3
+
+
+def test_maps_share_the_affine_of_the_scan(tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1.0, 3.0, 1.0])
+    image = Volume(np.arange(32, dtype=np.int16).reshape(1, 4, 4, 2), affine)
+    results = ResultsFolder(tmp_path, "m1")
+    results.open({})
+    results.add(Result(FINDING, image, np.zeros((4, 4, 2), np.float32), np.ones((4, 4, 2), np.uint8)))
+    for kind in ("image", "probability", "mask"):
+        np.testing.assert_allclose(nib.load(tmp_path / "maps" / f"a_{kind}.nii.gz").affine, affine)
+    assert results.has("a")
+
+
+def test_the_table_is_rebuilt_from_the_findings(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path, "m1")
+    results.open({})
+    results.record(FINDING)
+    assert results.finish({}) == {"scored": 1}
+    assert (tmp_path / "results.csv").read_text().splitlines()[1] == "a,scored,0.9,0.5,positive,1,0.5,m1,"
+    assert json.loads((tmp_path / "run.json").read_text())["counts"] == {"scored": 1}
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def full(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(NoSpaceError) as caught:
+        atomic_write(tmp_path / "a", full)
+    assert caught.value.exit_code == 5
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
