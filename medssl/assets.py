@@ -46,6 +46,8 @@ def run_app(results: Path, *, port: int, headless: bool) -> int:
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": "false",
+        "theme.base": "dark",
+        "theme.primaryColor": "#5aa9e6",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(asset("app/review.py")), *flags, "--", str(results.resolve())]

@@ -60,7 +60,9 @@ def check(folder: Path, *, report: Path | None = None) -> int:
     return int(found["counts"].get("rejected", 0) > 0)
 
 
-def prepare(folder: Path, *, out: Path, layout: str | None = None, labels: Path | None = None, like: Path | None = None, seed: int = 0) -> int:
+def prepare(
+    folder: Path, *, out: Path, layout: str | None = None, labels: Path | None = None, like: Path | None = None, seed: int = 0
+) -> int:
     """Read, split by patient and preprocess a folder of scans.
 
     Args:

@@ -130,9 +130,10 @@ def _write_reference(store: Store, manifest: Manifest, results: Path) -> None:
         reference = reference_row(store, row)
         lesion = known_lesion(store, row)
         path = results / "maps" / f"{scan_id}_image.nii.gz"
-        on_grid = lesion is not None and path.is_file() and nib.load(path).shape == lesion.shape
-        if on_grid and lesion is not None:
-            nib.save(nib.Nifti1Image(lesion, nib.load(path).affine), results / "maps" / f"{scan_id}_lesion.nii.gz")
+        image = nib.Nifti1Image.from_filename(path) if path.is_file() else None
+        on_grid = lesion is not None and image is not None and image.shape == lesion.shape
+        if on_grid and lesion is not None and image is not None:
+            nib.save(nib.Nifti1Image(lesion, image.affine), results / "maps" / f"{scan_id}_lesion.nii.gz")
         lines.append({**reference, "scan_id": scan_id, "lesion": f"maps/{scan_id}_lesion.nii.gz" if on_grid else ""})
     write_text(results / "reference.csv", table(REFERENCE_COLUMNS, lines))
 

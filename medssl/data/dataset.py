@@ -140,12 +140,10 @@ def _any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> NDA
     shape, size = np.array(case.image.shape[1:]), np.array((*crops.size, 1)[:3])
     low = np.minimum(size // 2, shape // 2)
     high = np.maximum(low + 1, shape - (size - size // 2) + 1)
-    return generator.integers(low, high)
+    return np.asarray(generator.integers(low, high), dtype=np.intp)
 
 
-def _lesion_centre(
-    lesion: NDArray[np.uint8], slices: NDArray[np.intp], crops: Crops, generator: np.random.Generator
-) -> NDArray[np.intp]:
+def _lesion_centre(lesion: NDArray[np.uint8], slices: NDArray[np.intp], crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
     """A centre on a lesion slice (each slice equally likely), near a random lesion voxel."""
     k = generator.choice(slices)
     points = np.argwhere(lesion[0, :, :, k])
@@ -174,33 +172,36 @@ def _window(
     array: NDArray[Stored], centre: NDArray[np.intp], size: tuple[int, int, int], *, keep: tuple[bool, bool, bool]
 ) -> NDArray[Stored]:
     """`(C, *size)` around a centre; along axes with `keep` the window is moved inside the array, elsewhere edges repeat."""
-    picks = []
-    for axis, (middle, width, inside) in enumerate(zip(centre, size, keep, strict=True)):
-        length = array.shape[axis + 1]
+    parts, margins = [slice(None)], [(0, 0)]
+    for axis, (middle, width, inside) in enumerate(zip(centre, size, keep, strict=True), start=1):
+        length = array.shape[axis]
         start = int(middle) - width // 2
         if inside and length >= width:
             start = min(max(start, 0), length - width)
         elif inside:
             start = -((width - length) // 2)
-        picks.append(np.clip(np.arange(start, start + width), 0, length - 1))
-    return array[:, picks[0][:, None, None], picks[1][None, :, None], picks[2][None, None, :]]
+        first, last = min(max(start, 0), length - 1), min(max(start + width, 1), length)
+        parts.append(slice(first, last))
+        margins.append((first - start, start + width - last))
+    window = array[tuple(parts)]
+    return np.pad(window, margins, mode="edge") if any(before or after for before, after in margins) else window
 
 
 class StepSampler(Sampler[int]):
-    """Sample numbers of one epoch; the trainer tells the epoch, so a resumed run goes on with the next numbers."""
+    """Sample numbers of a whole run in order, from the first one that has not been used.
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.epoch = 0
+    Args:
+        samples: Samples of the whole run.
+        first: Samples that an interrupted run has used already.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
+    def __init__(self, samples: int, *, first: int = 0) -> None:
+        self.samples, self.first = samples, first
 
     def __len__(self) -> int:
-        """Samples in an epoch."""
+        """Samples of the whole run, so that a resumed run counts on from where it was."""
         return self.samples
 
     def __iter__(self) -> Iterator[int]:
-        """Numbers from epoch x samples on."""
-        return iter(range(self.epoch * self.samples, (self.epoch + 1) * self.samples))
+        """Numbers that are left."""
+        return iter(range(self.first, self.samples))

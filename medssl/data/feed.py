@@ -33,12 +33,12 @@ class Feed:
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"batch_size must be >= 1 and workers >= 0, got {self.batch_size} and {self.workers}")
 
-    def loader(self, cases: Sequence[Case], *, steps: int, seed: int) -> DataLoader[Sample]:
-        """An endless stream in epochs of `steps` batches; the same seed gives the same crops."""
+    def loader(self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0) -> DataLoader[Sample]:
+        """The batches of a run of `steps`, of which `done` are behind it; the same seed gives the same crops."""
         return DataLoader(
             CropDataset(cases, self.crops, seed=seed),
             batch_size=self.batch_size,
-            sampler=StepSampler(steps * self.batch_size),
+            sampler=StepSampler(steps * self.batch_size, first=done * self.batch_size),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )

@@ -110,6 +110,10 @@ class Manifest:
                 `bad_row`, `bad_label`, `not_a_path`, `path_escape`, `conflicting_rows`, `patient_leak`.
         """
         table = read_table(path)
+        if "patient" not in table[0]:
+            logger.warning(
+                "%s has no column patient: each image counts as a patient of its own, and two of one patient may be split", path.name
+            )
         rows = [_parse(cells, number, table=path, root=root) for number, cells in enumerate(table, start=2)]
         return cls(tuple(name_rows(_drop_repeats(rows))))
 
@@ -154,7 +158,7 @@ def row_warnings(row: ManifestRow) -> tuple[str, ...]:
 def scan_id_of(image: str) -> str:
     """A scan's name from its relative path, fit for a file name; long ones end in a hash of the whole."""
     first = image.split(";", maxsplit=1)[0]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "_", _without_suffix(first).replace("/", "__")).strip("._-") or "scan"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", _without_suffix(first).replace("/", "__")).strip("._-") or "scan"
     return name if len(name) <= 100 else f"{name[:87]}-{hashlib.sha256(first.encode()).hexdigest()[:12]}"
 
 
@@ -168,7 +172,7 @@ def name_rows(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     for row, stem in zip(listed, stems, strict=True):
         scan_id = row.scan_id or _free_name(scan_id_of(row.image), taken)
         taken.add(scan_id)
-        named.append(replace(row, scan_id=scan_id, patient=row.patient or (stem if unique else scan_id)))
+        named.append(replace(row, scan_id=scan_id, patient=row.patient or (stem if unique and stem else scan_id)))
     return named
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.progress import track
@@ -107,7 +108,7 @@ def _read(folder: Path, row: ManifestRow) -> Intake:
     except ScanError as error:
         logger.warning("%s left out: %s", row.scan_id, error)
         return Intake(row, reasons=(error.code,))
-    has_lesion = row.has_lesion if lesion is None else str(int(bool((lesion.array > 0).any())))
+    has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
     full = replace(row, sha256=voxels_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
     return Intake(full, image.shape, image.spacing_mm, image.affine.tolist())
 
@@ -136,7 +137,7 @@ def plan(intakes: Sequence[Intake]) -> Preprocess:
     rows = [intake.row for intake in intakes]
     ct = all(row.modality == "CT" for row in rows)
     window_hu = (-160.0, 240.0) if ct else None  # soft tissue: level 40, width 400
-    intensity = "window" if ct else "zscore"
+    intensity: Literal["window", "zscore"] = "window" if ct else "zscore"
     shapes = np.array([intake.shape for intake in intakes])
     if any(row.nominal for row in rows):
         i, j = (int(min(_LARGEST_MATRIX, round(float(np.median(shapes[:, axis]))))) for axis in (0, 1))

@@ -75,10 +75,10 @@ class Preprocess:
         channel = np.nan_to_num(channel, nan=0.0, posinf=0.0, neginf=0.0)
         if self.intensity == "window" and self.window_hu:
             low, high = self.window_hu
-            return np.clip((channel - low) / (high - low), 0.0, 1.0).astype(np.float32)
+            return _float32(np.clip((channel - low) / (high - low), 0.0, 1.0))
         if self.intensity == "percentile":
             low, high = np.percentile(channel, (1, 99))
-            return np.clip((channel - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float32)
+            return _float32(np.clip((channel - low) / max(high - low, 1e-6), 0.0, 1.0))
         return _zscore(channel)
 
     def digest(self) -> str:
@@ -91,12 +91,16 @@ class Preprocess:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})  # type: ignore[arg-type]
 
 
+def _float32(values: NDArray[np.floating]) -> Float:
+    return np.asarray(values, dtype=np.float32)
+
+
 def _zscore(channel: Float) -> Float:
     """Zero mean and unit deviation over the foreground; background becomes the value it has on that scale, clipped."""
     foreground = channel[channel > _background_level(channel)]
     if foreground.size == 0:
         foreground = channel.ravel()
-    return np.clip((channel - foreground.mean()) / max(float(foreground.std()), 1e-6), -_CLIP, _CLIP).astype(np.float32)
+    return _float32(np.clip((channel - foreground.mean()) / max(float(foreground.std()), 1e-6), -_CLIP, _CLIP))
 
 
 def _background_level(channel: Float) -> float:

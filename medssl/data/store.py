@@ -62,7 +62,7 @@ def array_path(folder: Path, row: ManifestRow, preprocess: Preprocess, part: str
 def encode(values: NDArray[np.float32]) -> NDArray[np.int16]:
     """Values as stored integers, saturated at the ends of int16 (about -16 to 16)."""
     limit = np.iinfo(np.int16).max
-    return np.clip(np.rint(values / _STEP), -limit, limit).astype(np.int16)
+    return np.asarray(np.clip(np.rint(values / _STEP), -limit, limit), dtype=np.int16)
 
 
 def decode(stored: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -133,7 +133,9 @@ def _weights_id(folder: Path) -> str:
 
 def _no_bundle(path: Path) -> str:
     if path.is_file():
-        return f"unsafe_checkpoint: {path.name} is a file; weights that need pickle are never loaded. Give a bundle folder that medssl wrote"
+        return (
+            f"unsafe_checkpoint: {path.name} is a file; weights that need pickle are never loaded. Give a bundle folder that medssl wrote"
+        )
     return f"{path.name} holds no bundle.json; give the bundle folder of a run, such as RUN/bundle"
 
 

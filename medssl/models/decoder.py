@@ -71,9 +71,7 @@ class ConvBlock(nn.Module):
             conv(out_channels, out_channels, 3, padding=1, bias=False),
             norm(out_channels, affine=True),
         )
-        self.shortcut = nn.Sequential(
-            conv(in_channels, out_channels, 1, stride=stride, bias=False), norm(out_channels, affine=True)
-        )
+        self.shortcut = nn.Sequential(conv(in_channels, out_channels, 1, stride=stride, bias=False), norm(out_channels, affine=True))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C_in, *S) -> (B, C_out, *S / stride)."""
@@ -130,4 +128,7 @@ class ViTSegmenter(Network):
         """(B, C, *S) -> transformer features as a map (B, D, *S / patch)."""
         grid = grid_of(images.shape[2:], self.encoder.patch)
         axes = "ijk"[: len(grid)]
-        return rearrange(self.encoder(images), f"b ({' '.join(axes)}) d -> b d {' '.join(axes)}", **dict(zip(axes, grid, strict=True)))
+        features: Tensor = rearrange(
+            self.encoder(images), f"b ({' '.join(axes)}) d -> b d {' '.join(axes)}", **dict(zip(axes, grid, strict=True))
+        )
+        return features

@@ -63,10 +63,10 @@ def _flips(spatial_dims: int) -> list[tuple[int, ...]]:
     return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 
 
-def _logits(network: Network, images: Tensor, window: Window, flip: Sequence[int]) -> Tensor:
+def _logits(network: Network, images: Tensor, window: Window, flip: tuple[int, ...]) -> Tensor:
     flipped = images.flip(flip) if flip else images
     if network.task == "classification":
-        pieces = [network(_fit(part, window.size)) for part in flipped.split(window.batch)]
+        pieces = [network(_fit(part, window.size)) for part in torch.split(flipped, window.batch)]
         return torch.cat(pieces).float()
     logits = sliding_window_inference(
         flipped, window.size, window.batch, network, overlap=window.overlap, mode="gaussian", padding_mode="replicate"

@@ -47,7 +47,8 @@ def unpatchify(patches: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Te
 def sincos_positions(grid: Sequence[int], width: int) -> Tensor:
     """(N, width) fixed sine-cosine positions over a grid of any size.
 
-    Each axis gets an equal, even share of the width, the rest stays 0. Vaswani et al., 2017, section 3.5, applied per axis as in He et al., 2021.
+    Each axis gets an equal, even share of the width, the rest stays 0. Vaswani et al., 2017, section 3.5, applied per axis as in
+    He et al., 2021.
     """
     share = width // (2 * len(grid))
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(share) / share)

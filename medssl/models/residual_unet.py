@@ -6,7 +6,7 @@ Kerfoot et al., "Left-Ventricle Quantification Using Residual U-Net", 2018, http
 from collections.abc import Sequence
 
 from monai.networks.nets import UNet
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.models.architecture import Architecture, Network
 

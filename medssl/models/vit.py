@@ -35,12 +35,14 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         tokens = tokens + self.attend(self.norm_attention(tokens))
-        return tokens + self.mlp(self.norm_mlp(tokens))
+        updated: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
+        return updated
 
     def attend(self, tokens: Tensor) -> Tensor:
         """Scaled dot-product attention over all tokens."""
         query, key, value = rearrange(self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        return self.project(rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)"))
+        attended: Tensor = self.project(rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)"))
+        return attended
 
 
 class ViT(nn.Module):
@@ -87,9 +89,10 @@ class ViT(nn.Module):
         """(B, C, *S) -> (B, N, D) embedded patches with positions; only the patches in `visible` (B, N_visible) where it is given."""
         patches = patchify(images, self.patch)
         positions = sincos_positions(grid_of(images.shape[2:], self.patch), self.width).to(patches)
-        if visible is None:
-            return self.embed(patches) + positions
-        return self.embed(take(patches, visible)) + positions[visible]
+        if visible is not None:
+            patches, positions = take(patches, visible), positions[visible]
+        tokens: Tensor = self.embed(patches) + positions
+        return tokens
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """(B, C, *S) -> (B, N, D) normalised features of all patches, or of the visible ones."""
@@ -101,7 +104,8 @@ class ViT(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, D), the mean over patches."""
-        return self(images).mean(dim=1)
+        pooled: Tensor = self(images).mean(dim=1)
+        return pooled
 
 
 def take(sequence: Tensor, indices: Tensor) -> Tensor:

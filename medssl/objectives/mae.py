@@ -79,7 +79,10 @@ class MAE(Objective):
 
     @torch.no_grad()
     def picture(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(3, B, C, *S): crops, masked crops, crops with hidden patches filled in (with the true patch's mean and deviation if normalised)."""
+        """(3, B, C, *S): crops, masked crops, and crops with the hidden patches filled in.
+
+        Normalised predictions get the mean and deviation of the true patch, so these pictures flatter the contrast.
+        """
         grid = grid_of(images.shape[2:], self.encoder.patch)
         mask = self.mask(images, generator)
         patches = patchify(images, self.encoder.patch)

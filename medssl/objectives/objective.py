@@ -40,6 +40,6 @@ class Objective(nn.Module, ABC):
         """The loss on crops (B, C, *S); the generator is on the CPU."""
 
     def picture(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Images (V, B, C, *S) that show what the method does on these crops, such as masked and reconstructed; None where there is nothing."""
+        """Images (V, B, C, *S) of what the method does with these crops, or None where there is nothing to see."""
         del images, generator
         return None

@@ -54,6 +54,8 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     z = F.normalize(rearrange(z.float(), "b v d -> (v b) d"), dim=1)
     batch = len(z) // 2
     similarity = z @ z.T / temperature  # (2B, 2B)
-    similarity = similarity.masked_fill(torch.eye(2 * batch, dtype=torch.bool, device=z.device), float("-inf"))  # no view is its own negative
+    similarity = similarity.masked_fill(
+        torch.eye(2 * batch, dtype=torch.bool, device=z.device), float("-inf")
+    )  # no view is its own negative
     positives = torch.arange(2 * batch, device=z.device).roll(batch)
     return F.cross_entropy(similarity, positives)

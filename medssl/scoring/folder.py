@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from medssl.data.manifest import ManifestRow
 from medssl.data.dataset import scan_label
+from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.io.discover import Source, find_sources, read_source

@@ -123,18 +123,16 @@ class Predictor:
         components, count = label(probability >= self.threshold("voxel"), _CONNECTED_26)
         sizes = np.bincount(components.ravel(), minlength=count + 1)
         kept = [index for index in range(1, count + 1) if sizes[index] >= least_voxels]
-        boxes = find_objects(components)
-        lesions = [_lesion(components, probability, boxes[index - 1], index=index, scan=scan) for index in kept]
+        lesions = [_lesion(components == index, probability, scan) for index in kept]
         return np.isin(components, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
 
 
-def _lesion(
-    components: NDArray[np.int32], probability: NDArray[np.float32], box: tuple[slice, slice, slice], *, index: int, scan: Volume
-) -> LesionFinding:
-    inside = components[box] == index
+def _lesion(component: NDArray[np.bool_], probability: NDArray[np.float32], scan: Volume) -> LesionFinding:
+    """One component, described; looks at its bounding box alone."""
+    box = find_objects(component.astype(np.uint8))[0]
+    inside = component[box]
     voxels = int(inside.sum())
-    corner = np.array([part.start for part in box], dtype=float)
-    centre = corner + np.array(center_of_mass(inside))
+    centre = np.array([part.start for part in box]) + np.array(center_of_mass(inside))
     return LesionFinding(
         centre_mm=_triple(scan.affine[:3, :3] @ centre + scan.affine[:3, 3]),
         centre_voxel=_triple(centre),

@@ -49,7 +49,7 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text whole or not at all."""
-    atomic_write(path, lambda temporary: temporary.write_bytes(text.encode()))  # type: ignore[arg-type, return-value]
+    atomic_write(path, lambda temporary: temporary.write_bytes(text.encode()))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from medssl.training.pretrainer import Pretrainer, step_generator
@@ -15,20 +16,22 @@ logger = logging.getLogger(__name__)
 
 
 class Pictures(L.Callback):
-    """Reconstructions of fixed crops with fixed masks after every epoch, as PNG.
+    """Reconstructions of fixed crops with fixed masks every so many steps, as PNG.
 
     Args:
         images: (B, C, *S) crops that stay the same.
         folder: Where pictures go.
         seed: Fixes the masks.
+        every: Steps between two pictures.
     """
 
-    def __init__(self, images: Tensor, folder: Path, *, seed: int) -> None:
-        self.images, self.folder, self.seed = images, folder, seed
+    def __init__(self, images: Tensor, folder: Path, *, seed: int, every: int) -> None:
+        self.images, self.folder, self.seed, self.every = images, folder, seed, every
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
         """Draw, where the objective has something to show."""
-        if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero:
+        del outputs, batch, batch_idx
+        if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero or not _due(trainer, self.every):
             return
         pictures = pl_module.objective.picture(self.images.to(pl_module.device), step_generator(self.seed, 0))
         if pictures is not None:
@@ -36,14 +39,54 @@ class Pictures(L.Callback):
             mosaic(pictures).save(self.folder / f"step{trainer.global_step:06d}.png")
 
 
-class Progress(L.Callback):
-    """One log line an epoch: for runs whose output goes to a file, where a progress bar shows nothing."""
+class ProgressLine(L.Callback):
+    """A bar over all steps of the run with the time left, and now and then a log line for runs whose output goes to a file.
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log step and loss."""
+    Args:
+        title: What is trained.
+        every: Steps between two log lines.
+    """
+
+    def __init__(self, title: str, *, every: int) -> None:
+        self.every = every
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[terms]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            refresh_per_second=2,
+        )
+        self.task = self.bar.add_task(title, terms="")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Show the bar, at the step that a resumed run has reached."""
         del pl_module
-        terms = ", ".join(f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
-        logger.info("step %d of %d: %s", trainer.global_step, trainer.max_steps, terms)
+        self.bar.update(self.task, total=trainer.max_steps, completed=trainer.global_step)
+        if trainer.is_global_zero:
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
+        """One step further."""
+        del pl_module, outputs, batch, batch_idx
+        self.bar.update(self.task, completed=trainer.global_step, terms=_terms(trainer))
+        if _due(trainer, self.every):
+            logger.info("step %d of %d: %s", trainer.global_step, trainer.max_steps, _terms(trainer))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take the bar away, also after an error."""
+        del trainer, pl_module, stage
+        self.bar.stop()
+
+
+def _due(trainer: L.Trainer, every: int) -> bool:
+    return trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps
+
+
+def _terms(trainer: L.Trainer) -> str:
+    return ", ".join(f"{name.removeprefix('train/')} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
 
 
 def mosaic(pictures: Tensor) -> Image.Image:

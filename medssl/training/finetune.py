@@ -80,7 +80,7 @@ def finetune(
     run.open()
     module_class = Segmenter if network.task == "segmentation" else Classifier
     module = module_class(network, training, views=views, seed=seed)
-    fit(module, training, run=run, loader=feed.loader(train, steps=training.epoch_steps, seed=seed), callbacks=[])
+    fit(module, training, run=run, loader=feed.loader(train, steps=training.steps, seed=seed, done=run.done), callbacks=[])
     window = Window(feed.crops.size, feed.crops.context)
     points = operating_points(score_cases(network, validation, window), rule=labels.rule)
     trained = Bundle(

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from medssl.errors import ConfigError
 from medssl.models.bundle import Bundle
 from medssl.training.finetune import finetune
 from medssl.training.pretrain import pretrain
@@ -27,18 +28,21 @@ def launch_finetune(args: list[str]) -> Bundle:
 
 def _launch(function: Callable[..., Bundle], name: str, args: list[str]) -> Bundle:
     parser = parser_of(function, name)
-    settings = parser.parse_args(args)
+    try:
+        settings = parser.parse_args(args)
+    except ArgumentError as error:
+        raise ConfigError(f"{' '.join(str(error).split())}; see medssl {name} --help") from error
     out, resume = Path(settings.pop("out")), bool(settings.pop("resume"))
-    text = parser.dump(Namespace(**{**vars(settings.clone()), "out": None, "resume": False}), skip_validation=True, skip_none=False)
+    text = parser.dump(Namespace(**{**vars(settings.clone()), "out": None, "resume": False}), skip_validation=True)
     L.seed_everything(settings.seed, verbose=False)
-    built = parser.instantiate_classes(settings)
+    built = parser.instantiate(settings)
     arguments = {key: value for key, value in vars(built).items() if key != "config"}
     return function(**arguments, run=Run(out, text, resume))
 
 
 def parser_of(function: Callable[..., Bundle], name: str) -> ArgumentParser:
     """The parser of a training command: `--config FILE`, `--out`, `--resume`, and every argument of the function."""
-    parser = ArgumentParser(prog=f"medssl {name}", description=(function.__doc__ or "").splitlines()[0])
+    parser = ArgumentParser(prog=f"medssl {name}", exit_on_error=False, description=(function.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="YAML file; options on the command line override it")
     parser.add_argument("--out", type=str, required=True, help="run folder")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the newest checkpoint of the run folder")

@@ -43,9 +43,11 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
         )
     run.open()
     fixed = CropDataset(cases, feed.crops, seed=seed + 1)
-    pictures = Pictures(torch.stack([fixed[n]["image"] for n in range(_PICTURES)]), run.folder / "pictures", seed=seed)
+    pictures = Pictures(
+        torch.stack([fixed[n]["image"] for n in range(_PICTURES)]), run.folder / "pictures", seed=seed, every=training.checkpoint_steps
+    )
     module = Pretrainer(objective, training, seed=seed)
-    fit(module, training, run=run, loader=feed.loader(cases, steps=training.epoch_steps, seed=seed), callbacks=[pictures])
+    fit(module, training, run=run, loader=feed.loader(cases, steps=training.steps, seed=seed, done=run.done), callbacks=[pictures])
     bundle = Bundle(
         kind="encoder",
         architecture=encoder.architecture(),
@@ -72,6 +74,8 @@ def _card(bundle: Bundle) -> str:
     return (
         f"# Encoder pretrained with {training['objective']}\n\n"
         f"Research use only; not a medical device. An encoder finds no lesions by itself: fine-tune it with `medssl finetune`.\n\n"
-        f"- pretrained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
+        f"- pretrained on {training['scans']} scans of {training['patients']} patients\n"
+        f"- {training['steps']} steps, seed {training['seed']}\n"
+        f"- {training['steps']} steps, seed {training['seed']}\n"
         f"- window {list(bundle.window.size)}, context {bundle.window.context}; preprocessing and versions are in `bundle.json`\n"
     )

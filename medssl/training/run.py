@@ -1,9 +1,11 @@
 """A training run from store to bundle: its folder, its logs, its checkpoints."""
 
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import logging
+import pickle
 import platform
 import warnings
 from dataclasses import dataclass
@@ -11,11 +13,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from medssl.errors import ConflictError, NoSpaceError, UsageError
-from medssl.training.callbacks import Progress
+from medssl.errors import BundleError, ConflictError, NoSpaceError, UsageError
+from medssl.training.callbacks import ProgressLine
 from medssl.training.settings import Training
 
 logger = logging.getLogger(__name__)
@@ -65,14 +67,35 @@ class Run:
         path = self.folder / "checkpoints" / "last.ckpt"
         return path if self.resume and path.is_file() else None
 
+    @property
+    def done(self) -> int:
+        """Steps behind the checkpoint to resume from, 0 for a new run.
+
+        Raises:
+            BundleError: The checkpoint is damaged.
+        """
+        if self.checkpoint is None:
+            return 0
+        try:
+            return int(torch.load(self.checkpoint, weights_only=True, map_location="cpu")["global_step"])
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+            raise BundleError(f"the checkpoint of {self.folder.name} is damaged; start the run again in another folder") from error
+
 
 def fit(module: L.LightningModule, training: Training, *, run: Run, loader: object, callbacks: list[L.Callback]) -> None:
-    """Train to the last step, with progress bar, CSV and TensorBoard logs and a checkpoint an epoch.
+    """Train to the last step, with progress bar, CSV and TensorBoard logs and a checkpoint every `checkpoint_steps`.
 
     Raises:
         NoSpaceError: The disk is full; the previous checkpoint is intact.
     """
-    checkpoints = ModelCheckpoint(run.folder / "checkpoints", save_last=True, save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which accelerator was found, and product tips
+    checkpoints = ModelCheckpoint(
+        run.folder / "checkpoints",
+        save_last=True,
+        save_top_k=1,
+        every_n_train_steps=training.checkpoint_steps,
+        enable_version_counter=False,
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on workers and tips, not about this run
         trainer = L.Trainer(
@@ -82,15 +105,16 @@ def fit(module: L.LightningModule, training: Training, *, run: Run, loader: obje
             precision=training.resolved_precision,
             gradient_clip_val=training.clip,
             logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
-            callbacks=[checkpoints, RichProgressBar(leave=True), Progress(), *callbacks],
+            callbacks=[checkpoints, ProgressLine(type(module).__name__, every=training.checkpoint_steps), *callbacks],
+            enable_progress_bar=False,
             enable_model_summary=False,
-            log_every_n_steps=10,
+            log_every_n_steps=min(10, training.checkpoint_steps),
             deterministic="warn",
         )
         try:
             trainer.fit(module, loader, ckpt_path=run.checkpoint, weights_only=True)
         except OSError as error:
-            if error.errno == 28:
+            if error.errno == errno.ENOSPC:
                 raise NoSpaceError(f"no space left for {run.folder.name}; free some and run again with --resume true") from error
             raise
 

@@ -18,7 +18,7 @@ class Training:
 
     Args:
         steps: Optimiser steps in all.
-        epoch_steps: Steps between two checkpoints.
+        checkpoint_steps: Steps between two checkpoints.
         learning_rate: Highest rate, after warm-up.
         weight_decay: Of matrices; biases, norms and tokens have none.
         betas: AdamW's decay of its moments.
@@ -33,7 +33,7 @@ class Training:
     """
 
     steps: int = 1000
-    epoch_steps: int = 100
+    checkpoint_steps: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -44,15 +44,10 @@ class Training:
     devices: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.epoch_steps < 1:
-            raise ConfigError(f"steps and epoch_steps must be >= 1, got {self.steps} and {self.epoch_steps}")
+        if self.steps < 1 or self.checkpoint_steps < 1:
+            raise ConfigError(f"steps and checkpoint_steps must be >= 1, got {self.steps} and {self.checkpoint_steps}")
         if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise ConfigError(f"learning_rate must be > 0 and warmup in [0, 1), got {self.learning_rate} and {self.warmup}")
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of `epoch_steps` steps; the last one may be cut."""
-        return -(-self.steps // self.epoch_steps)
 
     @property
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
@@ -74,5 +69,5 @@ class Training:
             for of_encoder in (False, True)
             for decayed in (False, True)
         ]
-        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
+        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas)
         return optimizer, LambdaLR(optimizer, warmup_cosine(self.steps, round(self.warmup * self.steps)))

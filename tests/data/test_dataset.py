@@ -52,15 +52,17 @@ def test_the_label_of_a_slice_is_its_own() -> None:
     assert labels == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize(("label", "positive", "expected"), [("normal", (), 0), ("benign", (), 1), ("benign", ("malignant",), 0), ("", (), -1)])
+@pytest.mark.parametrize(
+    ("label", "positive", "expected"), [("normal", (), 0), ("benign", (), 1), ("benign", ("malignant",), 0), ("", (), -1)]
+)
 def test_which_class_is_positive(label: str, positive: tuple[str, ...], expected: int) -> None:
     assert scan_label(ManifestRow(scan_id="a", patient="p", image="a", label=label), positive) == expected
 
 
 def test_a_resumed_sampler_goes_on_with_new_numbers() -> None:
-    sampler = StepSampler(3)
-    sampler.set_epoch(2)
+    sampler = StepSampler(9, first=6)
     assert list(sampler) == [6, 7, 8]
+    assert len(sampler) == 9
 
 
 def test_an_even_context_is_refused() -> None:

@@ -1,0 +1,115 @@
+"""The threshold that a bundle carries: chosen on validation scores by a stated rule, before test scores exist."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medssl.errors import ConfigError
+
+_FLOOR = re.compile(r"(sensitivity|specificity)\s*>=\s*(0?\.\d+|1(?:\.0*)?|0)")
+_TAIL = 0.05
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A locked threshold and what it gave where it was chosen; positive means score >= threshold.
+
+    Args:
+        unit: `scan` or `slice`.
+        threshold: On the score, 0 to 1.
+        rule: How it was chosen.
+        chosen_on: The split it was chosen on.
+        locked_at: When, as ISO 8601.
+        n: Units it was chosen on.
+        n_positive: Positive ones among them.
+        sensitivity: On those units, None without a positive one.
+        specificity: On those units, None without a negative one.
+    """
+
+    unit: str
+    threshold: float
+    rule: str
+    chosen_on: str
+    locked_at: str
+    n: int
+    n_positive: int
+    sensitivity: float | None
+    specificity: float | None
+
+
+def choose(
+    labels: ArrayLike, scores: ArrayLike, *, unit: str, rule: str = "youden", chosen_on: str = "validation", locked_at: str
+) -> OperatingPoint:
+    """Choose a threshold; of equally good ones the higher, and with one class only a quantile, which `rule` then says.
+
+    Args:
+        labels: (N,) 1 positive, 0 negative.
+        scores: (N,) suspicion; those that are not finite are left out.
+        unit: What a label belongs to.
+        rule: `youden`, `specificity >= 0.9` (then the highest sensitivity) or `sensitivity >= 0.9` (then the highest specificity).
+        chosen_on: Name of the split.
+        locked_at: ISO 8601 time.
+
+    Raises:
+        ConfigError: The rule is not one of these.
+    """
+    score = np.asarray(scores, dtype=float)
+    kept = np.isfinite(score)
+    truth, score = np.asarray(labels, dtype=bool)[kept], score[kept]
+    floor = _parse(rule)
+    if truth.any() and not truth.all():
+        threshold = _best(truth, score, floor)
+    else:
+        threshold, rule = _without_one_class(truth, score)
+    called = score >= threshold
+    return OperatingPoint(
+        unit=unit,
+        threshold=threshold,
+        rule=rule,
+        chosen_on=chosen_on,
+        locked_at=locked_at,
+        n=len(score),
+        n_positive=int(truth.sum()),
+        sensitivity=float(called[truth].mean()) if truth.any() else None,
+        specificity=float((~called[~truth]).mean()) if (~truth).any() else None,
+    )
+
+
+def _parse(rule: str) -> tuple[str, float] | None:
+    """The rate that has a floor and the floor; None for Youden."""
+    if rule == "youden":
+        return None
+    match = _FLOOR.fullmatch(rule)
+    if match is None:
+        raise ConfigError(f"operating point rule {rule!r} is unknown; give youden, 'specificity >= 0.9' or 'sensitivity >= 0.9'")
+    return match[1], float(match[2])
+
+
+def _best(truth: NDArray[np.bool_], score: NDArray[np.float64], floor: tuple[str, float] | None) -> float:
+    # One candidate above every score, so that a floor of specificity can always be kept.
+    candidates = np.unique(score) if floor is None else np.append(np.unique(score), np.nextafter(score.max(), np.inf))
+    below_positive = np.searchsorted(np.sort(score[truth]), candidates)  # how many are < each candidate
+    below_negative = np.searchsorted(np.sort(score[~truth]), candidates)
+    sensitivity = 1 - below_positive / truth.sum()
+    specificity = below_negative / (~truth).sum()
+    # The sums are of whole numbers over common denominators: compare exactly, so that ties are ties.
+    youden = (truth.sum() - below_positive) * (~truth).sum() + below_negative * truth.sum()
+    if floor is None:
+        return _highest(candidates, youden)
+    held, freed = (specificity, sensitivity) if floor[0] == "specificity" else (sensitivity, specificity)
+    return _highest(candidates, np.where(held >= floor[1] - 1e-12, freed, -1.0))
+
+
+def _highest(candidates: NDArray[np.float64], worth: NDArray[np.generic]) -> float:
+    """The highest of the candidates that are worth most."""
+    return float(candidates[worth == worth.max()].max())
+
+
+def _without_one_class(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float, str]:
+    if len(score) == 0:
+        return 0.5, "fixed at 0.5: no labelled score to choose on"
+    if truth.all():
+        return float(np.quantile(score, _TAIL)), f"{_TAIL:.0%} quantile of positives: no negative to choose on"
+    return float(np.nextafter(np.quantile(score, 1 - _TAIL), np.inf)), f"{1 - _TAIL:.0%} quantile of negatives: no positive to choose on"

@@ -1,0 +1,74 @@
+"""A DICOM series or image to values with geometry."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medssl.errors import ScanError
+from medssl.io.dicom_header import DicomFile, Frame
+from medssl.io.dicom_pixels import stored_frames, supported
+from medssl.io.dicom_series import Slice, stack
+from medssl.io.voxels import MAX_VOXEL_BYTES, RawScan, rescaled, upright
+from medssl.volume import Array
+
+
+def is_picture(file: DicomFile) -> bool:
+    """Whether a file is one projection or photograph without a place in the patient (radiograph, ultrasound, capture)."""
+    return file.projection and file.frames[0].position is None
+
+
+def read_dicom(files: Sequence[DicomFile]) -> RawScan:
+    """Values after rescale, in HU for CT, with the affine of the positions.
+
+    Args:
+        files: All slices of one series, one multi-frame file, or one picture.
+
+    Raises:
+        ScanError: Any code of `medssl.io.dicom_series.stack` and `medssl.io.dicom_pixels.stored_frames`, and `not_a_volume`.
+    """
+    if not all(supported(file.syntax) for file in files):
+        raise ScanError("unsupported_transfer_syntax", "the transfer syntax is unknown, a video, or has no decoder here")
+    warnings = {warning for file in files for warning in file.warnings}
+    if is_picture(files[0]):
+        return _read_picture(files, warnings)
+    if any(file.multiframe and len({frame.position for frame in file.frames}) < 2 <= len(file.frames) for file in files):
+        raise ScanError("no_geometry", "the frames of the file have no position of their own")
+    found = stack(files)
+    planes, notes = _planes(found.slices)
+    ordered = tuple(dict.fromkeys([*found.warnings, *sorted(warnings | notes)]))
+    return RawScan(np.stack(planes, axis=-1), found.affine, modality=files[0].modality, warnings=ordered)
+
+
+def _planes(slices: Sequence[Slice]) -> tuple[list[Array], set[str]]:
+    first = slices[0].file
+    if first.rows * first.columns * len(slices) * first.allocated // 8 > MAX_VOXEL_BYTES:
+        raise ScanError("declared_size", "the series declares more voxels than the cap")
+    notes: set[str] = set()
+    stored: dict[int, Array] = {}
+    planes = []
+    for each in slices:
+        if id(each.file) not in stored:
+            if not each.file.multiframe:
+                stored.clear()  # one file at a time is held
+            stored[id(each.file)], found = stored_frames(each.file)
+            notes.update(found)
+        planes.append(_rescaled(stored[id(each.file)][each.frame.index], each.frame).T)
+    return planes, notes
+
+
+def _rescaled(values: Array, frame: Frame) -> Array:
+    slope = 1.0 if frame.slope is None else frame.slope
+    return rescaled(values, slope, 0.0 if frame.intercept is None else frame.intercept)
+
+
+def _read_picture(files: Sequence[DicomFile], warnings: set[str]) -> RawScan:
+    file = files[0]
+    if len(files) > 1 or len(file.frames) > 1:
+        raise ScanError("not_a_volume", "found several pictures without a place in the patient")
+    stored, notes = stored_frames(file)
+    picture = stored[0]
+    if file.photometric == "MONOCHROME1":
+        # trust rule 8: a projection is shown as it is meant, white for dense
+        picture = (-1 if file.signed else (1 << file.stored) - 1) - picture.astype(np.int64)
+    values, affine = upright(_rescaled(picture, file.frames[0]))
+    return RawScan(values, affine, modality=file.modality, nominal=True, warnings=tuple(sorted(warnings | set(notes))))

@@ -1,0 +1,259 @@
+"""NIfTI-1 and NIfTI-2, plain, gzipped or as a pair. https://nifti.nimh.nih.gov, trust rules 10 and 11."""
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.errors import ScanError
+from medssl.io.files import claimed_format, read_file
+from medssl.io.voxels import MAX_VOXEL_BYTES, RawScan, rescaled
+from medssl.volume import Affine, Array
+
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of xyzt_units: unknown, metre, millimetre, micron
+_SLACK = 1 << 20  # bytes read after the volume, to reach the checksum
+_BOMB_BYTES, _BOMB_RATIO = 256 << 20, 200
+_DRAIN = 64 << 20
+_MAX_SPACING_MM, _MIN_SPACING_MM = 200.0, 1e-6
+_FORMS_AGREE_MM = 0.05
+_SHEAR_COSINE = 2e-3
+_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiHeader:
+    """The fields that reading needs; `offset` is where the voxels begin, in bytes."""
+
+    fields: NDArray[np.void]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.generic]
+    offset: int
+    pair: bool
+
+    @property
+    def end(self) -> int:
+        """Where the voxels end, in bytes."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_nifti(path: Path) -> RawScan:
+    """Values after scaling with the sform or qform; no code is no geometry, unknown units are nominal.
+
+    Args:
+        path: A `.nii`, a `.nii.gz`, or the `.hdr` of a pair.
+
+    Raises:
+        ScanError: `not_nifti`, `truncated`, `corrupt_gzip`, `inflated_size`, `declared_size`, `bad_*`, `not_3d`, `no_geometry`,
+            `left_right_ambiguous`.
+    """
+    raw, _ = read_file(path)
+    if raw[:2] == b"\x1f\x8b":
+        header, data, warnings = _read_gzip(raw)
+    else:
+        header = parse_header(raw)
+        data = read_file(path.with_suffix(".img"))[0] if header.pair else raw
+        warnings = ["trailing_bytes"] if len(data) > header.end else []
+    warnings += _name_warnings(path.name, zipped=raw[:2] == b"\x1f\x8b")
+    if len(data) < header.end:
+        raise ScanError("truncated", f"the file ends {header.end - len(data)} bytes before its voxels do")
+    affine, nominal, found = read_affine(header.fields)
+    warnings += found + (["single_slice"] if header.shape[2] == 1 else [])
+    values = np.frombuffer(data, header.dtype, math.prod(header.shape), header.offset).reshape(header.shape, order="F")
+    return RawScan(_scaled(values, header.fields), affine, nominal=nominal, warnings=tuple(warnings))
+
+
+def _name_warnings(name: str, *, zipped: bool) -> list[str]:
+    claim = claimed_format(name)
+    wrong = claim not in ("", "nifti") or (claim == "nifti" and name.lower().endswith(".gz") != zipped)
+    return ["wrong_extension"] if wrong else []
+
+
+def _read_gzip(raw: bytes) -> tuple[NiftiHeader, bytes, list[str]]:
+    stream = _Inflater(raw)
+    head = stream.take(1024)
+    try:
+        header = parse_header(head)
+        if header.end >= _BOMB_BYTES and header.end > _BOMB_RATIO * len(raw):
+            raise ScanError("inflated_size", f"{len(raw) >> 10} KiB of gzip declare {header.end >> 20} MiB")
+    except ScanError:
+        stream.take(_DRAIN)  # a damaged stream is the better reason
+        raise
+    data = head + stream.take(max(0, header.end - len(head)))
+    rest = max(0, len(data) - header.end)
+    rest += len(stream.take(_SLACK))
+    if len(data) < header.end and not stream.ended:
+        raise ScanError("truncated", "the gzip stream ends too early")
+    return header, data, ["trailing_bytes"] if rest or not stream.ended else []
+
+
+class _Inflater:
+    """A gzip stream, inflated in bounded steps; its checksum and length are checked where its end is reached."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.stream = zlib.decompressobj(wbits=31)
+        self.pending = raw
+        self.ended = False
+
+    def take(self, limit: int) -> bytes:
+        """At most `limit` further bytes, fewer at the end of the stream.
+
+        Raises:
+            ScanError: `corrupt_gzip`, or `truncated` where the input ends first.
+        """
+        parts: list[bytes] = []
+        left = limit
+        while left > 0 and not self.ended:
+            try:
+                part = self.stream.decompress(self.pending, left)
+            except zlib.error as error:
+                raise ScanError("corrupt_gzip", "the gzip stream is damaged, its checksum or length is wrong") from error
+            self.pending = self.stream.unconsumed_tail
+            parts.append(part)
+            left -= len(part)
+            if self.stream.eof:
+                self._next_member()
+            elif not part and not self.pending:
+                raise ScanError("truncated", "the gzip stream ends too early")
+        return b"".join(parts)
+
+    def _next_member(self) -> None:
+        self.pending = self.stream.unused_data
+        if self.pending[:2] == b"\x1f\x8b":
+            self.stream = zlib.decompressobj(wbits=31)
+        else:
+            self.ended = True
+
+
+def parse_header(head: bytes) -> NiftiHeader:
+    """Fields of a NIfTI header, checked before anything is allocated.
+
+    Raises:
+        ScanError: `not_nifti`, `truncated`, `bad_header`, `bad_datatype`, `not_3d`, `bad_size`, `declared_size`.
+    """
+    fields, order = _fields(head)
+    code = int(fields["datatype"])
+    if code not in _TYPES:
+        raise ScanError("bad_datatype", f"datatype {code} is unknown, complex or colour")
+    dtype: np.dtype[np.generic] = np.dtype(_TYPES[code]).newbyteorder(order)
+    shape = _shape([int(size) for size in fields["dim"]])
+    if math.prod(shape) * dtype.itemsize > MAX_VOXEL_BYTES:
+        raise ScanError("declared_size", f"the header declares {math.prod(shape) * dtype.itemsize >> 20} MiB")
+    pair = bytes(fields["magic"]).startswith((b"ni1", b"ni2"))
+    size = int(fields["sizeof_hdr"])
+    offset = float(fields["vox_offset"])
+    if not math.isfinite(offset) or offset != int(offset) or offset < 0:
+        raise ScanError("bad_header", "vox_offset is no whole positive number")
+    least = 0 if pair else size + 4
+    return NiftiHeader(fields, shape, dtype, max(int(offset), least), pair)
+
+
+def _fields(head: bytes) -> tuple[NDArray[np.void], Literal["<", ">"]]:
+    for order in _ORDERS:
+        size = int.from_bytes(head[:4], "little" if order == "<" else "big")
+        if size not in (348, 540):
+            continue
+        if len(head) < size:
+            raise ScanError("truncated", "the file ends inside its header")
+        dtype = nib.nifti1.header_dtype if size == 348 else nib.nifti2.header_dtype
+        fields: NDArray[np.void] = np.frombuffer(head[:size], dtype.newbyteorder(order))[0]  # type: ignore[assignment]
+        if bytes(fields["magic"])[:3] in (b"n+1", b"ni1", b"n+2", b"ni2"):
+            return fields, order
+    raise ScanError("not_nifti", "the header has another size or magic than NIfTI")
+
+
+def _shape(dim: list[int]) -> tuple[int, int, int]:
+    axes = dim[0]
+    if not 1 <= axes <= 7:
+        raise ScanError("bad_header", f"the header declares {axes} axes")
+    sizes = dim[1 : axes + 1]
+    if min(sizes) < 1:
+        raise ScanError("bad_size", "a dimension is zero or negative")
+    if axes < 3 or any(size != 1 for size in sizes[3:]):
+        raise ScanError("not_3d", f"one volume of three axes is wanted, found {'x'.join(map(str, sizes))}")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _scaled(values: Array, fields: NDArray[np.void]) -> Array:
+    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return values
+    if not math.isfinite(slope) or not math.isfinite(inter):
+        raise ScanError("bad_rescale", "scl_slope or scl_inter is not finite")
+    return rescaled(values, slope, inter)
+
+
+def read_affine(fields: NDArray[np.void]) -> tuple[Affine, bool, list[str]]:
+    """Affine in millimetres, whether the units are unknown, and warnings.
+
+    Raises:
+        ScanError: `no_geometry`, `left_right_ambiguous`, `bad_orientation`, `bad_pixelspacing`, `bad_header`.
+    """
+    sform, qform, warnings = None, None, []
+    if fields["sform_code"] > 0:
+        sform = _checked(np.vstack([[fields[f"srow_{axis}"] for axis in "xyz"], [0, 0, 0, 1]]).astype(np.float64))
+    if fields["qform_code"] > 0:
+        qform = _qform(fields, needed=sform is None)
+    affine = qform if sform is None else sform
+    if affine is None:
+        raise ScanError("no_geometry", "neither sform nor qform has a code: left and right cannot be told")
+    if sform is not None and qform is not None and _differ(sform, qform, fields):
+        warnings.append("sform_qform_disagree")
+    unit = int(fields["xyzt_units"]) & 7
+    if unit not in _MILLIMETRES:
+        raise ScanError("bad_header", f"xyzt_units {unit} has no meaning")
+    affine = np.vstack([affine[:3] * _MILLIMETRES[unit], affine[3:]])
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if spacing.max() > _MAX_SPACING_MM or spacing.min() < _MIN_SPACING_MM:
+        raise ScanError("bad_pixelspacing", "the voxel size is absurd")
+    unitary = affine[:3, :3] / spacing
+    if np.abs(unitary.T @ unitary - np.eye(3)).max() > _SHEAR_COSINE:
+        warnings.append("sheared_affine")
+    return affine, unit == 0, warnings + (["units_converted"] if unit in (1, 3) else [])
+
+
+def _checked(affine: Affine) -> Affine:
+    matrix = affine[:3, :3]
+    lengths = np.linalg.norm(matrix, axis=0)
+    if not np.isfinite(matrix).all() or lengths.min() == 0 or abs(np.linalg.det(matrix / lengths)) < 1e-4:
+        raise ScanError("bad_orientation", "the matrix is not a number or singular")
+    if not np.isfinite(affine).all():
+        raise ScanError("bad_header", "the offset is not a number")
+    return affine
+
+
+def _qform(fields: NDArray[np.void], *, needed: bool) -> Affine | None:
+    sizes = np.array(fields["pixdim"][1:4], dtype=np.float64)
+    quaternion = np.array([float(fields[f"quatern_{part}"]) for part in "bcd"])
+    offset = np.array([float(fields[f"qoffset_{axis}"]) for axis in "xyz"])
+    try:
+        if not np.isfinite(sizes).all() or sizes.min() <= 0:
+            raise ScanError("bad_pixelspacing", "pixdim is zero, negative or not a number")
+        if not np.isfinite(quaternion).all() or (quaternion**2).sum() > 1 + 1e-4:
+            raise ScanError("bad_orientation", "the quaternion is no rotation")
+        if not np.isfinite(offset).all():
+            raise ScanError("bad_header", "the offset is not a number")
+    except ScanError:
+        if needed:
+            raise
+        return None  # the sform rules, a broken qform beside it says nothing
+    real = math.sqrt(max(0.0, 1.0 - float((quaternion**2).sum())))
+    rotation = nib.quaternions.quat2mat(np.array([real, *quaternion]))
+    sizes[2] *= -1 if fields["pixdim"][0] < 0 else 1
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = rotation * sizes, offset
+    return affine
+
+
+def _differ(sform: Affine, qform: Affine, fields: NDArray[np.void]) -> bool:
+    if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0 and fields["sform_code"] == fields["qform_code"]:
+        raise ScanError("left_right_ambiguous", "sform and qform have one rank and opposite handedness")
+    last = np.asarray(fields["dim"][1:4], dtype=np.float64) - 1
+    corners = np.array([[i, j, k, 1.0] for i in (0, last[0]) for j in (0, last[1]) for k in (0, last[2])])
+    tolerance = _FORMS_AGREE_MM / _MILLIMETRES.get(int(fields["xyzt_units"]) & 7, 1.0)
+    return bool(np.linalg.norm(corners @ (sform - qform).T, axis=1).max() > tolerance)

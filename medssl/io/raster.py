@@ -1,0 +1,89 @@
+"""PNG, JPEG and TIFF pictures: grey values without physical geometry; 16 bits are kept."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from medssl.errors import ScanError
+from medssl.io.files import claimed_format, read_file
+from medssl.io.voxels import RawScan, upright
+from medssl.volume import Array
+
+_MAX_PIXELS = 1 << 28
+_GREY = frozenset({"L", "I", "F", "I;16", "I;16B", "I;16L", "1"})
+_FORMATS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
+_BITS_PER_SAMPLE = 258  # TIFF tag
+_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
+
+
+def read_picture(path: Path, kind: str) -> RawScan:
+    """A grey picture as `(I, J, 1)`, I to the right, J upwards, so that `np.rot90` shows it upright; the affine is nominal.
+
+    Args:
+        path: The file.
+        kind: `png`, `jpeg` or `tiff`, by its content.
+
+    Raises:
+        ScanError: `bad_datatype` for colour, `no_geometry` for several pages, `truncated`, `corrupt_codestream`, `declared_size`.
+    """
+    data, _ = read_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes and tags that are checked here
+        picture = _decode(data, kind)
+    values, affine = upright(picture)
+    found = () if claimed_format(path.name) in ("", kind) else ("wrong_extension",)
+    return RawScan(values, affine, nominal=True, warnings=found)
+
+
+def _decode(data: bytes, kind: str) -> Array:
+    try:
+        with Image.open(io.BytesIO(data), formats=[_FORMATS[kind]]) as image:
+            _check(image, data)
+            image.load()
+            return _grey(image)
+    except Image.DecompressionBombError as error:
+        raise ScanError("declared_size", "the picture declares more pixels than the cap") from error
+    except UnidentifiedImageError as error:
+        raise ScanError("corrupt_codestream", "the picture's header is damaged") from error
+    except _PICTURE_ERRORS as error:
+        cut = "truncated" in str(error)
+        raise ScanError("truncated" if cut else "corrupt_codestream", "the picture is damaged or incomplete") from error
+
+
+def _check(image: Image.Image, data: bytes) -> None:
+    if image.width * image.height > _MAX_PIXELS:
+        raise ScanError("declared_size", f"the picture declares {image.width} x {image.height} pixels")
+    if getattr(image, "n_frames", 1) > 1:
+        raise ScanError("no_geometry", "the picture has several pages, with no distance between them")
+    if image.mode not in _GREY and _sample_bits(image, data) > 8:
+        raise ScanError("bad_datatype", "colour or alpha with 16 bits a channel is not read")
+
+
+def _sample_bits(image: Image.Image, data: bytes) -> int:
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, 8)  # type: ignore[attr-defined]
+        return int(max(bits)) if isinstance(bits, tuple) else int(bits)
+    return 8
+
+
+def _grey(image: Image.Image) -> Array:
+    if image.mode == "1":
+        return np.asarray(image, dtype=np.uint8)
+    if image.mode in _GREY:
+        return np.asarray(image)
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGBA")
+    if image.mode not in ("RGB", "RGBA"):
+        raise ScanError("bad_datatype", f"colour mode {image.mode} is not read")
+    channels = np.asarray(image)
+    if image.mode == "RGBA" and channels[..., 3].min() < 255:
+        raise ScanError("bad_datatype", "the picture is transparent in parts")
+    if (channels[..., :1] != channels[..., 1:3]).any():
+        raise ScanError("bad_datatype", "the picture is in colour; grey values are wanted")
+    return np.ascontiguousarray(channels[..., 0])

@@ -1,0 +1,59 @@
+"""What the intake says about one scan."""
+
+from dataclasses import dataclass
+
+from medssl.volume import Volume
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """One line of the intake report.
+
+    Args:
+        scan_id: Unique in the folder, made of no patient's value.
+        source: Path below the scanned folder, with `/`; the folder for a DICOM series of several files.
+        format: `dicom`, `nifti`, `png`, `jpeg`, `tiff`, another known format's name, or `unknown`.
+        status: `accepted`, `accepted_with_warning` or `rejected`.
+        reasons: Codes of `medssl.io.reasons`; empty when accepted.
+        modality: DICOM modality code, empty where it is not known.
+        shape: Voxels along the axes closest to R, A, S.
+        spacing_mm: Distance between voxel centres along these axes.
+        affine_ras: 4 x 4, voxel index to RAS+ millimetres.
+        voxels_sha256: See `medssl.io.voxels.voxels_sha256`.
+        patient: `p` and 12 hex digits made of the DICOM patient id, empty for other formats.
+    """
+
+    scan_id: str
+    source: str
+    format: str
+    status: str
+    reasons: tuple[str, ...]
+    modality: str
+    shape: tuple[int, int, int] | None
+    spacing_mm: tuple[float, float, float] | None
+    affine_ras: list[list[float]] | None
+    voxels_sha256: str | None
+    patient: str
+
+    def as_dict(self) -> dict[str, object]:
+        """The record with the keys of the `check` report; the patient is left out."""
+        return {
+            "scan_id": self.scan_id,
+            "source": self.source,
+            "format": self.format,
+            "status": self.status,
+            "reasons": list(self.reasons),
+            "modality": self.modality,
+            "shape": None if self.shape is None else list(self.shape),
+            "spacing_mm": None if self.spacing_mm is None else list(self.spacing_mm),
+            "affine_ras": self.affine_ras,
+            "voxels_sha256": self.voxels_sha256,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A record and, unless the scan was rejected, its volume in the closest RAS orientation."""
+
+    record: ScanRecord
+    volume: Volume | None

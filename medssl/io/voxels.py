@@ -1,0 +1,135 @@
+"""The fingerprint of a scan's voxels, and the checks that every format shares."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.errors import ScanError
+from medssl.volume import Affine, Array, Volume
+
+_INT32 = np.iinfo(np.int32)
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_CHUNK = 1 << 22
+MAX_VOXEL_BYTES = 4 << 30  # no scan of one patient is larger; more is a lie in the header
+
+
+@dataclass(frozen=True, eq=False)
+class RawScan:
+    """A scan as its format gives it, before the common checks.
+
+    Args:
+        values: `(I, J, K)` values after rescale.
+        affine: 4 x 4, voxel index to RAS+ millimetres.
+        modality: DICOM modality code or empty.
+        nominal: No physical geometry is known.
+        warnings: Reason codes of an accepted scan.
+    """
+
+    values: Array
+    affine: Affine
+    modality: str = ""
+    nominal: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+
+def voxels_sha256(volume: Volume) -> str:
+    """Fingerprint over `rint(values)` as little-endian int32 in C order, axes closest to RAS, non-finite values as 0.
+
+    A volume of one channel is hashed as `[x, y, z]`; several channels follow one another.
+    """
+    digest = hashlib.sha256()
+    for channel in volume.to_ras().array:
+        _digest(channel, digest.update)
+    return digest.hexdigest()
+
+
+def _digest(values: Array, update: "object") -> None:
+    flat = np.ascontiguousarray(values).reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        update(_as_int32(flat[start : start + _CHUNK]).tobytes())  # type: ignore[operator]
+
+
+def _as_int32(values: Array) -> NDArray[np.int32]:
+    if values.dtype.kind == "f":
+        values = np.rint(np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0))
+    if values.dtype.itemsize > 2:
+        values = np.clip(values, _INT32.min, _INT32.max)
+    return values.astype("<i4")
+
+
+def finish(scan: RawScan, *, constant_allowed: bool = False) -> tuple[Volume, str, tuple[str, ...]]:
+    """Check the values, bring them to the closest RAS order and to a type that the rest of medssl reads.
+
+    Returns:
+        The volume, its fingerprint (over the values before any narrowing to float32), and the warnings.
+
+    Raises:
+        ScanError: `constant_image`, `nonfinite_voxels`, `value_range`, `bad_orientation`.
+    """
+    extra = check_values(scan.values, constant_allowed=constant_allowed)
+    turned = Volume(scan.values[None], scan.affine, modality=scan.modality, nominal=scan.nominal).to_ras()
+    fingerprint = voxels_sha256(turned)
+    array = np.ascontiguousarray(narrow(turned.array))
+    volume = Volume(array, turned.affine, modality=scan.modality, nominal=scan.nominal)
+    return volume, fingerprint, scan.warnings + extra
+
+
+def check_values(values: Array, *, constant_allowed: bool) -> tuple[str, ...]:
+    """Warnings about the values themselves.
+
+    Raises:
+        ScanError: `bad_size`, `nonfinite_voxels` when none is finite, `value_range`, `constant_image`.
+    """
+    if values.size == 0:
+        raise ScanError("bad_size", "the scan has no voxel")
+    warnings: tuple[str, ...] = ()
+    finite = values
+    if values.dtype.kind == "f":
+        mask = np.isfinite(values)
+        if not mask.all():
+            finite, warnings = values[mask], ("nonfinite_voxels",)
+        if finite.size == 0:
+            raise ScanError("nonfinite_voxels", "no voxel is a finite number")
+    low, high = float(finite.min()), float(finite.max())
+    if max(abs(low), abs(high)) * values.size > _FLOAT32_MAX:
+        raise ScanError("value_range", "the values are so large that their sum overflows")
+    if low == high and not constant_allowed:
+        raise ScanError("constant_image", "all voxels are equal")
+    return warnings
+
+
+def narrow(values: Array) -> Array:
+    """Values as a native type of at most 32 bits: integers where they fit, float32 otherwise."""
+    dtype = values.dtype.newbyteorder("=")
+    if dtype.kind in "iu" and (dtype.itemsize < 4 or dtype == np.int32):
+        return values.astype(dtype, copy=False)
+    if dtype.kind in "iu" and int(values.min()) >= _INT32.min and int(values.max()) <= _INT32.max:
+        return values.astype(np.int32)
+    return values.astype(np.float32, copy=False)
+
+
+def rescaled(stored: Array, slope: float, intercept: float) -> Array:
+    """`stored * slope + intercept`, kept integer (int16 where it fits, else int32) when slope and intercept are whole."""
+    if slope == 1 and intercept == 0:
+        return stored
+    if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
+        ends = [float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept]
+        if min(ends) >= -32768 and max(ends) <= 32767:
+            return _affine_int(stored, slope, intercept).astype(np.int16)
+        if _INT32.min <= min(ends) and max(ends) <= _INT32.max:
+            return _affine_int(stored, slope, intercept).astype(np.int32)
+    return stored.astype(np.float64) * slope + intercept
+
+
+def _affine_int(stored: Array, slope: float, intercept: float) -> NDArray[np.int64]:
+    return stored.astype(np.int64) * int(slope) + int(intercept)
+
+
+def upright(picture: Array) -> tuple[Array, Affine]:
+    """A picture `(rows, columns)` as `(I, J, 1)` with I to the right and J upwards, and a placeholder affine.
+
+    `np.rot90` of the result shows the picture as it was stored: the display rule of every screen and figure.
+    """
+    return picture.T[:, ::-1, None], np.eye(4)

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from medssl.data.manifest import Manifest, ManifestRow
+from medssl.data.preprocess import Preprocess
+from medssl.data.store import array_path, encode, write_array, write_preprocess
+from medssl.errors import ConfigError, ConflictError, UsageError
+from medssl.models.bundle import Bundle
+from medssl.training.launch import launch_finetune, launch_pretrain
+
+ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
+FEED = {"crops": {"size": [16, 16]}, "batch_size": 4}
+TRAINING = {"steps": 4, "checkpoint_steps": 2, "precision": "32-true"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Two scans a split with a bright lesion in the first of them."""
+    folder, generator, rows = tmp_path / "store", np.random.default_rng(0), []
+    folder.mkdir()
+    write_preprocess(folder, Preprocess())
+    for number, split in enumerate(["train", "train", "val", "val"]):
+        row = ManifestRow(scan_id=f"s{number}", patient=f"p{number}", split=split, image="x", sha256=f"{number:064d}", has_lesion="1")
+        image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
+        lesion[0, 4:9, 4:9, 1:3] = 1
+        write_array(array_path(folder, row, Preprocess(), "image"), encode(image + 3 * lesion), np.eye(4))
+        write_array(array_path(folder, row, Preprocess(), "lesion"), lesion, np.eye(4))
+        rows.append(row)
+    Manifest(tuple(rows)).write(folder / "manifest.csv")
+    return folder
+
+
+def pretrain_config(tmp_path: Path, store: Path, method: str = "mae.MAE", **training: object) -> list[str]:
+    settings = {
+        "objective": {"class_path": f"medssl.objectives.{method}", "init_args": {"encoder": ENCODER}},
+        "feed": {**FEED, "store": str(store)},
+        "training": {**TRAINING, **training},
+        "seed": 3,
+    }
+    path = tmp_path / "pretrain.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return ["--config", str(path)]
+
+
+def finetune_config(tmp_path: Path, store: Path, network: str, bundle: Path | None) -> list[str]:
+    settings = {
+        "network": {"class_path": f"medssl.models.{network}", "init_args": {"encoder": ENCODER}},
+        "feed": {**FEED, "store": str(store)},
+        "training": TRAINING,
+        "bundle": None if bundle is None else str(bundle),
+    }
+    path = tmp_path / "finetune.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return ["--config", str(path)]
+
+
+@pytest.mark.parametrize("method", ["mae.MAE", "simclr.SimCLR"])
+def test_pretraining_ends_with_a_bundle_logs_and_a_checkpoint(tmp_path: Path, store: Path, method: str) -> None:
+    launch_pretrain([*pretrain_config(tmp_path, store, method), "--out", str(tmp_path / "run")])
+    assert Bundle.read(tmp_path / "run" / "bundle").kind == "encoder"
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "run" / "logs" / "metrics.csv").is_file()
+    assert list((tmp_path / "run" / "logs").glob("events.out.tfevents*"))
+    assert (method != "mae.MAE") or len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2
+
+
+def test_the_same_config_gives_the_same_weights(tmp_path: Path, store: Path) -> None:
+    first, again = (launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / name)]) for name in "ab")
+    assert first.weights_id == again.weights_id
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "whole")])
+    out = ["--out", str(tmp_path / "cut")]
+
+    def stop(module: object, batch: object, batch_idx: int) -> torch.Tensor:
+        if module.global_step == 2:  # type: ignore[attr-defined]
+            raise InterruptedError
+        return step(module, batch, batch_idx)  # type: ignore[arg-type]
+
+    from medssl.training.pretrainer import Pretrainer
+
+    step = Pretrainer.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "training_step", stop)
+        with pytest.raises(InterruptedError):
+            launch_pretrain([*pretrain_config(tmp_path, store), *out])
+    resumed = launch_pretrain([*pretrain_config(tmp_path, store), *out, "--resume", "true"])
+    assert resumed.weights_id == whole.weights_id
+
+
+@pytest.mark.parametrize("network", ["decoder.ViTSegmenter", "heads.ViTClassifier"])
+def test_fine_tuning_locks_thresholds_and_keeps_the_lineage(tmp_path: Path, store: Path, network: str) -> None:
+    encoder = launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
+    config = finetune_config(tmp_path, store, network, tmp_path / "run" / "bundle")
+    bundle = launch_finetune([*config, "--out", str(tmp_path / "fine")])
+    assert bundle.lineage == (encoder.model_id,)
+    assert {"scan", "slice"} <= set(bundle.operating_points)
+    assert bundle.operating_points["slice"]["chosen_on"] == "validation"
+
+
+def test_from_scratch_is_one_switch(tmp_path: Path, store: Path) -> None:
+    bundle = launch_finetune([*finetune_config(tmp_path, store, "decoder.ViTSegmenter", None), "--out", str(tmp_path / "fine")])
+    assert bundle.lineage == ()
+
+
+def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path) -> None:
+    from medssl.data.store import Store
+    from medssl.models.decoder import ViTSegmenter
+    from medssl.models.vit import ViT
+    from medssl.training.finetune import start_from
+
+    launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
+    network = ViTSegmenter(ViT([4, 4], width=16, depth=1, heads=2))
+    start_from(network, tmp_path / "run" / "bundle", Store(store))
+    weights = load_file(tmp_path / "run" / "bundle" / "weights.safetensors")
+    assert all(weights[name].equal(tensor) for name, tensor in network.encoder.state_dict().items())
+
+
+def test_an_encoder_of_another_shape_is_refused(tmp_path: Path, store: Path) -> None:
+    launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
+    config = finetune_config(tmp_path, store, "decoder.ViTSegmenter", tmp_path / "run" / "bundle")
+    with pytest.raises(ConfigError, match="encoder differs"):
+        launch_finetune([*config, "--network.init_args.encoder.init_args.depth", "2", "--out", str(tmp_path / "fine")])
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(ConfigError, match="temprature"):
+        launch_pretrain([*pretrain_config(tmp_path, store, temprature=1), "--out", str(tmp_path / "run")])
+
+
+def test_a_value_out_of_range_is_refused(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(ConfigError, match="steps"):
+        launch_pretrain([*pretrain_config(tmp_path, store, steps=0), "--out", str(tmp_path / "run")])
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path, store: Path) -> None:
+    arguments = [*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")]
+    launch_pretrain(arguments)
+    with pytest.raises(ConflictError, match="holds a run already"):
+        launch_pretrain(arguments)
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to resume"):
+        launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run"), "--resume", "true"])
+
+
+def test_a_crop_of_another_dimension_is_refused(tmp_path: Path, store: Path) -> None:
+    arguments = [*pretrain_config(tmp_path, store), "--feed.crops.size", "[8, 8, 4]", "--out", str(tmp_path / "run")]
+    with pytest.raises(ConfigError, match="2D"):
+        launch_pretrain(arguments)
