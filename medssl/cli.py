@@ -57,7 +57,7 @@ def check(folder: Path, *, report: Path | None = None) -> int:
     for scan in found["scans"]:
         _say(f"{scan['status']:<22} {scan['source']}  {' '.join(scan['reasons'])}")
     _say(", ".join(f"{count} {status}" for status, count in found["counts"].items()) + "  (what a reason means: docs/intake.md)")
-    return int(found["counts"].get("rejected", 0) > 0)
+    return int("rejected" in found["counts"])
 
 
 def prepare(

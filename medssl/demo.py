@@ -4,21 +4,23 @@ import copy
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 
 from medssl.assets import asset
-from medssl.data.manifest import Manifest
-from medssl.data.prepare import prepare
+from medssl.data.dataset import scan_label
+from medssl.data.manifest import ManifestRow
+from medssl.data.prepare import prepare, read_row
 from medssl.data.store import Store
 from medssl.errors import ConflictError
 from medssl.report.write import write_report
-from medssl.scoring.folder import known_lesion, reference_row, score_folder, score_split
+from medssl.scoring.folder import reference_row, score_folder, score_split
 from medssl.scoring.predictor import Predictor
-from medssl.scoring.results import REFERENCE_COLUMNS, table, write_text
+from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +97,7 @@ def _fit_to(settings: Config, store: Path, channels: int) -> Config:
 
 def _score_unseen(predictor: Predictor, folder: Path, out: Path) -> None:
     """Score the test patients again as a user would, from their files, and put the truth beside the results."""
-    store = Store(out / "store")
-    rows = [row for row in store.manifest.split("test") if ";" not in row.image]
+    rows = [row for row in Store(out / "store").manifest.split("test") if ";" not in row.image]
     if not rows:
         return
     unseen = out / "unseen"
@@ -104,7 +105,7 @@ def _score_unseen(predictor: Predictor, folder: Path, out: Path) -> None:
         _copy(folder / row.image, unseen / row.image)
     score_folder(predictor, unseen, out / "results")
     shutil.rmtree(unseen)
-    _write_reference(store, Manifest(tuple(rows)), out / "results")
+    _write_reference(folder, rows, out / "results")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -115,27 +116,21 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _write_reference(store: Store, manifest: Manifest, results: Path) -> None:
-    """The truth of the scored scans, found again by their source."""
-    import json
-
-    import nibabel as nib
-
-    names = {json.loads(path.read_text(encoding="utf-8"))["source"]: path.stem for path in (results / "scans").glob("*.json")}
-    lines = []
-    for row in manifest.rows:
-        scan_id = names.get(row.image)
-        if scan_id is None:
-            continue
-        reference = reference_row(store, row)
-        lesion = known_lesion(store, row)
-        path = results / "maps" / f"{scan_id}_image.nii.gz"
-        image = nib.Nifti1Image.from_filename(path) if path.is_file() else None
-        on_grid = lesion is not None and image is not None and image.shape == lesion.shape
-        if on_grid and lesion is not None and image is not None:
-            nib.save(nib.Nifti1Image(lesion, image.affine), results / "maps" / f"{scan_id}_lesion.nii.gz")
-        lines.append({**reference, "scan_id": scan_id, "lesion": f"maps/{scan_id}_lesion.nii.gz" if on_grid else ""})
+def _write_reference(folder: Path, rows: Sequence[ManifestRow], results: Path) -> None:
+    """The truth of the scored scans, on their own grid, found again by their source."""
+    scan_ids = {finding.source: finding.scan_id for finding in ResultsFolder(results, "").findings()}
+    known = [(row, scan_ids[row.image]) for row in rows if row.image in scan_ids]
+    lines = [{**reference_row(row), "scan_id": scan_id, "lesion": _write_lesion(folder, row, results, scan_id)} for row, scan_id in known]
     write_text(results / "reference.csv", table(REFERENCE_COLUMNS, lines))
+
+
+def _write_lesion(folder: Path, row: ManifestRow, results: Path, scan_id: str) -> str:
+    """Write the true mask of a scan, empty for one known to have none; returns its path, empty where it is not known."""
+    image, lesion = read_row(folder, row)
+    if lesion is None and scan_label(row) != 0:
+        return ""
+    mask = np.zeros(image.shape, np.uint8) if lesion is None else (lesion.array[0] > 0).astype(np.uint8)
+    return ResultsFolder(results, "").add_lesion(scan_id, mask, image.affine)
 
 
 def _clock(start: float) -> str:

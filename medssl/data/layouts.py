@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from medssl.data.manifest import Manifest, ManifestRow, name_rows
 from medssl.errors import ManifestError, UsageError
+from medssl.io.discover import Source, find_sources
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ _BIDS_MASK = re.compile(r"(lesion[a-z-]*|mask|dseg|roi|probseg)$", re.IGNORECASE
 _BIDS_DRAWN_ON = ("FLAIR", "T1w", "T2w")  # where a mask does not name its sequence, the first of these that exists
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
-_PREFIX_BYTES = 132  # DICOM preamble and DICM
 
 
 def find_layout(folder: Path, *, layout: str | None = None, labels: Path | None = None) -> list[ManifestRow]:
@@ -197,24 +197,30 @@ def _channel_names(path: Path) -> list[str]:
 
 
 def _plain(folder: Path) -> list[ManifestRow]:
-    """Every image file, and every folder of DICOM files, is a scan; a mask is known by its name or the name of its folder.
+    """Every image file and every DICOM series is a scan; a mask is known by its name or the name of its folder.
 
-    The patient is the first folder on the way to the scan, unless that folder holds many images: then each image is its own patient.
+    The patient is the one that DICOM headers tell (as a digest), else the first folder on the way to the scan, unless that folder holds
+    many images: then each image is its own patient.
     """
     by_folder: defaultdict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    series: set[PurePosixPath] = set()
     for path in _files(folder):
         if path.name.casefold().endswith(_IMAGES):
             by_folder[path.parent].append(path)
-        elif _is_dicom(folder / path):
-            series.add(path.parent)
+    series = {PurePosixPath(each.source): each for each in find_sources(folder) if each.format == "dicom" and ";" not in each.source}
     masks = {path for group in by_folder.values() for path in _masks(group, by_folder)}
-    images = [path for group in by_folder.values() for path in group if path not in masks and not _BRAIN.search(path.name)]
+    images = [path for group in by_folder.values() for path in group if path not in masks | series.keys() and not _BRAIN.search(path.name)]
     lesions = _pair(images, sorted(masks))
-    shared = _common([path.parent for path in images] + [path.parent for path in series])
+    shared = _common([path.parent for path in images] + list(series))
     rows = [_plain_row(path, path.parent, shared, by_folder[path.parent], lesions.get(path, "")) for path in images]
-    alone = {place: _mask_of_series(place, masks) for place in series}
-    return rows + [_plain_row(place, place, shared, (), lesion) for place, lesion in alone.items()]
+    people = {row.patient for row in rows}
+    return rows + [_series_row(each, place, shared, _mask_of_series(place, masks), people) for place, each in series.items()]
+
+
+def _series_row(each: Source, place: PurePosixPath, shared: PurePosixPath, lesion: str, people: set[str]) -> ManifestRow:
+    """A DICOM series; where images of other formats share its folder, the folder stays the patient of them all."""
+    row = _plain_row(place, place, shared, (), lesion)
+    patient = row.patient if row.patient in people else each.patient or row.patient
+    return replace(row, patient=patient, modality=each.modality)
 
 
 def _plain_row(
@@ -262,18 +268,6 @@ def _common(folders: Sequence[PurePosixPath]) -> PurePosixPath:
     if len(unique) == 1:
         return PurePosixPath(unique[0]).parent
     return PurePosixPath(os.path.commonpath(unique)) if unique else PurePosixPath()
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.name.casefold().endswith((".dcm", ".ima")):
-        return True
-    if path.suffix and not path.suffix[1:].isdigit():
-        return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_PREFIX_BYTES)[-4:] == b"DICM" and path.name.upper() != "DICOMDIR"
-    except OSError:
-        return False
 
 
 def _files(folder: Path, below: str = "") -> Iterator[PurePosixPath]:

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from medssl.data.layouts import find_layout
 from medssl.data.leakage import check
-from medssl.data.manifest import Manifest, ManifestRow
+from medssl.data.manifest import Manifest, ManifestRow, row_warnings
 from medssl.data.preprocess import Preprocess
 from medssl.data.splits import assign
 from medssl.data.store import array_path, encode, write_array, write_preprocess
@@ -37,14 +37,23 @@ class Intake:
         shape: Voxels along I, J, K; None when refused.
         spacing_mm: Voxel size; None when refused.
         affine_ras: 4 x 4; None when refused.
-        reasons: Reason codes of a refusal.
+        refusal: Reason code of a refusal, empty when the scan is used.
+        warnings: Reason codes of a scan that is used all the same.
     """
 
     row: ManifestRow
     shape: tuple[int, int, int] | None = None
     spacing_mm: tuple[float, float, float] | None = None
     affine_ras: list[list[float]] | None = None
-    reasons: tuple[str, ...] = ()
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """`accepted`, `accepted_with_warning` or `rejected`."""
+        if self.refusal:
+            return "rejected"
+        return "accepted_with_warning" if self.warnings else "accepted"
 
     def as_record(self) -> dict[str, object]:
         """The intake as a record of `intake.json`."""
@@ -52,8 +61,8 @@ class Intake:
             "scan_id": self.row.scan_id,
             "source": self.row.image,
             "format": "dicom" if not Path(self.row.image).suffix else Path(self.row.image.split(";")[0]).suffix.lstrip("."),
-            "status": "rejected" if self.reasons else "accepted",
-            "reasons": list(self.reasons),
+            "status": self.status,
+            "reasons": [self.refusal] if self.refusal else list(self.warnings),
             "modality": self.row.modality,
             "shape": self.shape,
             "spacing_mm": self.spacing_mm,
@@ -86,7 +95,7 @@ def prepare(
     if not folder.is_dir():
         raise UsageError(f"not_found: there is no folder {folder.name}")
     intakes = [_read(folder, row) for row in track(find_layout(folder, layout=layout, labels=labels), "reading")]
-    usable = [intake for intake in intakes if not intake.reasons]
+    usable = [intake for intake in intakes if not intake.refusal]
     if not usable:
         found = ", ".join(f"{count} {code}" for code, count in _reasons(intakes).items()) or "nothing that looks like a scan"
         raise ManifestError("no_rows", f"no usable scan in {folder.name}: {found}; medssl check says why")
@@ -107,10 +116,10 @@ def _read(folder: Path, row: ManifestRow) -> Intake:
         image, lesion = read_row(folder, row)
     except ScanError as error:
         logger.warning("%s left out: %s", row.scan_id, error)
-        return Intake(row, reasons=(error.code,))
+        return Intake(row, refusal=error.code)
     has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
     full = replace(row, sha256=voxels_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
-    return Intake(full, image.shape, image.spacing_mm, image.affine.tolist())
+    return Intake(full, image.shape, image.spacing_mm, image.affine.tolist(), warnings=row_warnings(row))
 
 
 def read_row(folder: Path, row: ManifestRow) -> tuple[Volume, Volume | None]:
@@ -174,8 +183,8 @@ def _store(folder: Path, out: Path, row: ManifestRow, preprocess: Preprocess) ->
 
 
 def _counts(intakes: Sequence[Intake]) -> dict[str, int]:
-    return dict(Counter(str(intake.as_record()["status"]) for intake in intakes))
+    return dict(Counter(intake.status for intake in intakes))
 
 
 def _reasons(intakes: Sequence[Intake]) -> Counter[str]:
-    return Counter(code for intake in intakes for code in intake.reasons)
+    return Counter(intake.refusal for intake in intakes if intake.refusal)

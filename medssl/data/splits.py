@@ -45,18 +45,24 @@ def assign(rows: Sequence[ManifestRow], *, fractions: Mapping[str, float] = FRAC
     for group in _groups(rows):
         by_kind[group.kind].append(group)
     generator = np.random.default_rng(seed)
+    owed = dict.fromkeys(fractions, 0.0)  # what rounding took from a split in one class is given back in the next
     for kind in sorted(by_kind):
-        for group, split in _draw(by_kind[kind], fractions, generator):
+        drawn = _draw(by_kind[kind], fractions, owed, generator)
+        for name, share in fractions.items():
+            owed[name] += share * len(drawn) - sum(split == name for _, split in drawn)
+        for group, split in drawn:
             for member in group.members:
                 filled[member] = replace(rows[member], split=rows[member].split or split)
     return filled
 
 
-def _draw(groups: Sequence[_Group], fractions: Mapping[str, float], generator: np.random.Generator) -> list[tuple[_Group, str]]:
+def _draw(
+    groups: Sequence[_Group], fractions: Mapping[str, float], owed: Mapping[str, float], generator: np.random.Generator
+) -> list[tuple[_Group, str]]:
     """A split for each group of one class: the quota of the class is exact, the sites follow as well as they can."""
     drawn = [(group, group.split) for group in groups if group.split]
     open_groups = [group for group in groups if not group.split]
-    quota = _quota(len(open_groups), Counter(split for _, split in drawn), fractions)
+    quota = _quota(len(open_groups), Counter(split for _, split in drawn), fractions, owed)
     shuffled = [open_groups[index] for index in generator.permutation(len(open_groups))]
     given = Counter((group.site, split) for group, split in drawn)
     size = Counter(group.site for group in groups)
@@ -69,13 +75,13 @@ def _draw(groups: Sequence[_Group], fractions: Mapping[str, float], generator: n
     return drawn
 
 
-def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float]) -> dict[str, int]:
+def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float], owed: Mapping[str, float]) -> dict[str, int]:
     """How many of `count` new groups each split gets: largest remainders, then one for each split that would be empty."""
     total = count + sum(given.values())
     wanted = {name: max(0.0, share * total - given.get(name, 0)) for name, share in fractions.items()}
     scale = count / (sum(wanted.values()) or 1.0)
     quota = {name: int(value * scale + 1e-9) for name, value in wanted.items()}
-    by_remainder = sorted(wanted, key=lambda name: quota[name] - wanted[name] * scale)
+    by_remainder = sorted(wanted, key=lambda name: round(quota[name] - wanted[name] * scale - owed[name], 9))
     for name in by_remainder[: count - sum(quota.values())]:
         quota[name] += 1
     for name, share in fractions.items():

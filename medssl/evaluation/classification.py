@@ -273,7 +273,7 @@ def _areas(hits: Floats, alarms: Floats) -> Floats:
     steps = np.diff(alarms, axis=-1, prepend=0.0)
     product = hits[:, -1] * alarms[:, -1]
     area = ((hits + before_hits) / 2 * steps).sum(axis=-1)
-    return np.divide(area, product, out=np.full_like(area, np.nan), where=product > 0)
+    return np.asarray(np.divide(area, product, out=np.full_like(area, np.nan), where=product > 0))
 
 
 def _average_precision(hits: Floats, alarms: Floats) -> Floats:
@@ -282,5 +282,4 @@ def _average_precision(hits: Floats, alarms: Floats) -> Floats:
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     total = hits[..., -1]
     area = (np.diff(hits, axis=-1, prepend=0.0) * precision).sum(axis=-1)
-    result = np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0)
-    return np.asarray(result)
+    return np.asarray(np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0))

@@ -49,7 +49,7 @@ def clopper_pearson(k: int, n: int) -> Interval:
 
 
 def proportion(k: int, n: int, *, empty: str) -> Metric:
-    """k of n with its Wilson interval, and Clopper-Pearson beside it.
+    """A share, k of n, with its Wilson interval, and Clopper-Pearson beside it.
 
     Args:
         k: Successes.

@@ -66,7 +66,7 @@ def overlaps(marks: NDArray[np.int32], truth: NDArray[np.int32], *, n_marks: int
     both = np.bincount(marks.ravel().astype(np.int64) * (n_lesions + 1) + truth.ravel(), minlength=(n_marks + 1) * (n_lesions + 1))
     table = both.reshape(n_marks + 1, n_lesions + 1).astype(float)
     union = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - table[1:, 1:]
-    return table[1:, 1:] / np.maximum(union, 1)
+    return np.asarray(table[1:, 1:] / np.maximum(union, 1))
 
 
 def mark(prediction: ArrayLike, truth: ArrayLike, *, patient: str, probability: ArrayLike | None = None, min_iou: float = MIN_IOU) -> Marks:
@@ -89,8 +89,8 @@ def mark(prediction: ArrayLike, truth: ArrayLike, *, patient: str, probability: 
     near = overlaps(marks, lesions, n_marks=n_marks, n_lesions=n_lesions) >= min_iou
     hits, duplicates = match(near, scores)
     alarms = [index for index in range(n_marks) if not near[index].any()]
-    parts = ([float(scores[index]) for index in group] for group in (hits, alarms, duplicates))
-    return Marks(patient, *(tuple(sorted(part, reverse=True)) for part in parts), n_lesions=n_lesions)
+    found, false, again = (tuple(sorted((float(scores[index]) for index in group), reverse=True)) for group in (hits, alarms, duplicates))
+    return Marks(patient, hits=found, alarms=false, duplicates=again, n_lesions=n_lesions)
 
 
 def match(near: NDArray[np.bool_], scores: Floats) -> tuple[list[int], list[int]]:
@@ -101,7 +101,8 @@ def match(near: NDArray[np.bool_], scores: Floats) -> tuple[list[int], list[int]
         scores: (n_marks,) score of each mark.
     """
     owner: dict[int, int] = {}
-    hits, duplicates = [], []
+    hits: list[int] = []
+    duplicates: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         if not near[index].any():
             continue

@@ -28,7 +28,7 @@ DEFINITIONS = {
     "dice": "2 |A and B| / (|A| + |B|); both empty: excluded, one empty: 0",
     "dice_with_lesion": "Dice of the scans that truly have a lesion; nothing found: 0",
     "hd95_mm": "larger of the two directed 95th percentiles between surface voxel centres (as MONAI); one empty: diagonal of the scan",
-    "surface_dice": f"share of surface voxels within {TOLERANCE_MM:g} mm of the other surface, not weighted by area (as MONAI); one empty: 0",
+    "surface_dice": f"share of surface voxels within {TOLERANCE_MM:g} mm of the other surface, not weighted by area; one empty: 0",
     "volume_error_ml": "predicted minus true volume",
 }
 

@@ -5,15 +5,17 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from pydicom.encaps import generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from medssl.errors import ScanError
 from medssl.io.dicom_elements import EXPLICIT, IMPLICIT, Parsed, parse
 from medssl.io.dicom_header import DicomFile
 from medssl.io.files import read_file
+from medssl.io.jpeg_lossless import decode_lossless
 from medssl.volume import Array
 
 _PLAIN = frozenset({IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})
@@ -34,7 +36,7 @@ _JPEG2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
 _HTJ2K = frozenset({"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"})
 _JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 _SEQUENTIAL = frozenset({"1.2.840.10008.1.2.4.50"})
-_LOSSLESS_SV1 = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
+_LOSSLESS_JPEG = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 _MAX_RATIO = 1000  # of a compressed frame; more, beyond 16 MiB, is a lie
 _HARMLESS = 16 << 20
 _DECODER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, OSError, EOFError, struct.error)
@@ -53,7 +55,7 @@ class StreamInfo:
 
 def supported(syntax: str) -> bool:
     """Whether pixels of a transfer syntax can be read."""
-    return syntax in _PLAIN or syntax in _PLUGINS or syntax in _LOSSLESS_SV1
+    return syntax in _PLAIN or syntax in _PLUGINS or syntax in _LOSSLESS_JPEG
 
 
 def stored_frames(file: DicomFile) -> tuple[Array, tuple[str, ...]]:
@@ -97,10 +99,13 @@ def _signed(values: Array, file: DicomFile, *, signed: bool | None = None) -> Ar
     signed = file.signed if signed is None else signed
     native = values.astype(f"u{size}", copy=False)
     if file.stored == file.allocated:
-        return native.view(f"i{size}") if signed else native
+        same: Array = native.view(f"{'i' if signed else 'u'}{size}")
+        return same
     shift = file.allocated - file.stored
-    shifted = native << np.array(shift, dtype=native.dtype)
-    return (shifted.view(f"i{size}") if signed else shifted) >> np.array(shift, dtype=f"{'i' if signed else 'u'}{size}")
+    lifted: Array = np.left_shift(native, np.array(shift, dtype=native.dtype))
+    kind = f"{'i' if signed else 'u'}{size}"
+    lowered: Array = np.right_shift(lifted.view(kind), np.array(shift, dtype=kind))
+    return lowered
 
 
 def _compressed(file: DicomFile) -> tuple[Array, tuple[str, ...]]:
@@ -130,12 +135,18 @@ def _decode_frame(file: DicomFile, frame: bytes) -> tuple[Array, bool | None]:
     declared = file.rows * file.columns * file.allocated // 8
     if declared > max(_HARMLESS, _MAX_RATIO * len(frame)):
         raise ScanError("declared_size", f"{len(frame)} compressed bytes declare {declared >> 20} MiB")
-    info = _check_rle(frame, file) if file.syntax == _RLE else _check_stream(frame, file)
-    if file.syntax in _LOSSLESS_SV1:
-        raise ScanError("unsupported_transfer_syntax", "lossless JPEG (process 14) has no decoder here")
+    info = None
+    if file.syntax == _RLE:
+        _check_rle(frame, file)
+    else:
+        info = _check_stream(frame, file)
+    if file.syntax in _LOSSLESS_JPEG:
+        return _signed(decode_lossless(frame).astype(f"u{file.allocated // 8}"), file), None
     try:
         decoder = get_decoder(file.syntax)
-        values, _ = decoder.as_array(frame_item(frame), raw=True, decoding_plugin=_PLUGINS[file.syntax], **_options(file, info))
+        values, _ = decoder.as_array(
+            frame_item(frame), raw=True, decoding_plugin=_PLUGINS[file.syntax], **cast("Any", _options(file, info))
+        )
     except _DECODER_ERRORS as error:
         raise ScanError("corrupt_codestream", "the compressed pixel data cannot be decoded") from error
     if values.shape != (file.rows, file.columns):
@@ -204,7 +215,7 @@ def _jpeg2000_info(data: bytes) -> StreamInfo:
 def _jpeg_info(data: bytes, syntax: str) -> StreamInfo:
     if data[:2] != b"\xff\xd8":
         raise ScanError("bad_transfer_syntax", "the pixel data are no JPEG stream")
-    allowed = {0xF7} if syntax in _JPEG_LS else {0xC3} if syntax in _LOSSLESS_SV1 else {0xC0}
+    allowed = {0xF7} if syntax in _JPEG_LS else {0xC3} if syntax in _LOSSLESS_JPEG else {0xC0}
     at = 2
     while True:
         mark, code, length = struct.unpack_from(">BBH", data, at)

@@ -5,7 +5,7 @@ numbers and file names are ignored.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,8 +121,8 @@ def _check_uniform(slices: Sequence[Slice]) -> None:
         raise ScanError("orientation_varies", "the orientation changes inside the series")
 
 
-def _rows(vectors: "object") -> Points:
-    return np.array(list(vectors), dtype=np.float64)  # type: ignore[call-overload,no-any-return]
+def _rows(vectors: Iterable[Vector | None]) -> Points:
+    return np.array(list(vectors), dtype=np.float64)
 
 
 def _place(slices: Sequence[Slice]) -> tuple[list[Slice], Points, tuple[str, ...]]:
@@ -134,14 +134,16 @@ def _place(slices: Sequence[Slice]) -> tuple[list[Slice], Points, tuple[str, ...
     order = np.argsort(places[:, 2], kind="stable")
     ordered, positions, places = [slices[index] for index in order], positions[order], places[order]
     spacing = slices[0].frame.spacing or ()
+    found: tuple[str, ...] = ("single_slice",)
     if len(slices) == 1:
-        step, found = axes[2] * _thickness(slices[0]), ("single_slice",)
+        step = axes[2] * _thickness(slices[0])
     else:
         found = _check_steps(places, min(spacing))
-        step = (positions[-1] - positions[0]) / (len(slices) - 1)
+        numbers = np.arange(len(slices)) - (len(slices) - 1) / 2
+        step = numbers @ positions / (numbers @ numbers)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * spacing[1], column * spacing[0]
-    # the mean, so that rounding of one position does not shift the scan
+    # the least squares line through all positions, so that the rounding of one does not shift the scan
     affine[:3, 2], affine[:3, 3] = step, positions.mean(axis=0) - step * (len(slices) - 1) / 2
     return ordered, _LPS_TO_RAS @ affine, found
 

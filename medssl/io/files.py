@@ -149,11 +149,11 @@ def looks_like_dataset(head: bytes) -> bool:
     if len(head) < 16:
         return False
     for order in ("little", "big"):
-        group = int.from_bytes(head[:2], order)  # type: ignore[arg-type]
-        element = int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
+        group = int.from_bytes(head[:2], order)
+        element = int.from_bytes(head[2:4], order)
         if group not in (0x0002, 0x0008) or element > 0x0070:
             continue
-        length = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        length = int.from_bytes(head[4:8], order)
         if head[4:6] in (b"UL", b"CS", b"UI", b"OB", b"DA", b"TM", b"LO") or (0 < length <= 1024 and length % 2 == 0):
             return True
     return False

@@ -161,7 +161,7 @@ def _fields(head: bytes) -> tuple[NDArray[np.void], Literal["<", ">"]]:
         if len(head) < size:
             raise ScanError("truncated", "the file ends inside its header")
         dtype = nib.nifti1.header_dtype if size == 348 else nib.nifti2.header_dtype
-        fields: NDArray[np.void] = np.frombuffer(head[:size], dtype.newbyteorder(order))[0]  # type: ignore[assignment]
+        fields: NDArray[np.void] = np.frombuffer(head[:size], dtype.newbyteorder(order))[0]
         if bytes(fields["magic"])[:3] in (b"n+1", b"ni1", b"n+2", b"ni2"):
             return fields, order
     raise ScanError("not_nifti", "the header has another size or magic than NIfTI")

@@ -1,6 +1,7 @@
 """The fingerprint of a scan's voxels, and the checks that every format shares."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,10 +46,10 @@ def voxels_sha256(volume: Volume) -> str:
     return digest.hexdigest()
 
 
-def _digest(values: Array, update: "object") -> None:
+def _digest(values: Array, update: Callable[[bytes], None]) -> None:
     flat = np.ascontiguousarray(values).reshape(-1)
     for start in range(0, flat.size, _CHUNK):
-        update(_as_int32(flat[start : start + _CHUNK]).tobytes())  # type: ignore[operator]
+        update(_as_int32(flat[start : start + _CHUNK]).tobytes())
 
 
 def _as_int32(values: Array) -> NDArray[np.int32]:

@@ -30,7 +30,7 @@ class Bundle:
         architecture: How the network is built.
         preprocess: What its input looks like.
         window: How it looks at a scan.
-        class_names: Classes that count as positive.
+        class_names: Classes that count as positive; empty for any lesion.
         operating_points: Locked thresholds by unit (`scan`, `slice`, `voxel`), as JSON fields.
         training: Facts of the run: seed, manifest and config hash, steps, loss, patients, time.
         lineage: Identities of the bundles it started from, first ancestor last.

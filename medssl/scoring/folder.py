@@ -3,9 +3,11 @@
 import datetime
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from medssl.data.dataset import scan_label
@@ -74,17 +76,17 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     for row in track(rows, "scoring"):
         if not results.has(row.scan_id):
             _score_row(predictor, store, row, results)
-    write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(store, row) for row in rows)))
+    write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows)))
     return results.finish({"nominal": all(row.nominal for row in rows)})
 
 
 def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
     prepared = Volume(decode(np.asarray(store.image(row)[:])), store.geometry(row), row.modality, row.nominal)
     result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
-    results.add(result, lesion=known_lesion(store, row))
+    results.add(result, lesion=_known_lesion(store, row))
 
 
-def known_lesion(store: Store, row: ManifestRow) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] | None":
+def _known_lesion(store: Store, row: ManifestRow) -> NDArray[np.uint8] | None:
     """The true mask (I, J, K): zeros for a scan known to have none, None where it is not known."""
     lesion = store.lesion(row)
     if lesion is not None:
@@ -92,19 +94,15 @@ def known_lesion(store: Store, row: ManifestRow) -> "np.ndarray[tuple[int, int, 
     return np.zeros(store.image(row).shape[1:], np.uint8) if scan_label(row) == 0 else None
 
 
-def reference_row(store: Store, row: ManifestRow) -> dict[str, object]:
-    """The truth of a scan as a row of `reference.csv`."""
-    lesion = store.lesion(row)
-    label = scan_label(row)
-    if label < 0 and lesion is not None:
-        label = int(np.asarray(lesion[:]).any())
-    known = lesion is not None or label == 0
+def reference_row(row: ManifestRow, positive: Sequence[str] = ()) -> dict[str, object]:
+    """The truth of a scan as a row of `reference.csv`; `positive` are the classes that the model calls positive."""
+    label = scan_label(row, positive)
     return {
         "scan_id": row.scan_id,
         "patient": row.patient,
         "site": row.site,
         "label": "" if label < 0 else label,
-        "lesion": f"maps/{row.scan_id}_lesion.nii.gz" if known else "",
+        "lesion": f"maps/{row.scan_id}_lesion.nii.gz" if row.lesion or scan_label(row) == 0 else "",
         "split": row.split,
     }
 

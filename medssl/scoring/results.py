@@ -90,8 +90,13 @@ class ResultsFolder:
         if result.mask is not None:
             self._map(scan_id, "mask", result.mask, affine)
         if lesion is not None:
-            self._map(scan_id, "lesion", lesion, affine)
+            self.add_lesion(scan_id, lesion, affine)
         self.record(result.finding)
+
+    def add_lesion(self, scan_id: str, lesion: NDArray[np.uint8], affine: NDArray[np.float64]) -> str:
+        """Write the true mask (I, J, K) of a scan; returns its path in the folder, as `reference.csv` names it."""
+        self._map(scan_id, "lesion", lesion, affine)
+        return f"maps/{scan_id}_lesion.nii.gz"
 
     def record(self, finding: Finding) -> None:
         """Write a finding; a rejected scan has nothing else."""

@@ -88,7 +88,7 @@ def finetune(
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
-        class_names=labels.positive or ("lesion",),
+        class_names=labels.positive,
         operating_points=points,
         training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
         lineage=lineage,
@@ -150,7 +150,8 @@ def _card(bundle: Bundle) -> str:
     return (
         f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
         f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
-        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names)}\n\n## Locked thresholds\n\n{points}\n\n"
+        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
+        f"## Locked thresholds\n\n{points}\n\n"
         "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
         "diseases than those it was trained on may be scored wrongly.\n"
     )

@@ -1,11 +1,14 @@
 """Scans, masks and patients from the way a folder is laid out."""
 
+import shutil
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from medssl.data.layouts import detect, find_layout
 from medssl.errors import ManifestError, UsageError
+from medssl.phantom import make_cohort
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -81,18 +84,36 @@ def test_plain_pairs_with_a_folder_of_masks(tmp_path: Path) -> None:
     assert [(row.image, row.lesion) for row in find_layout(tmp_path)] == [("images/a.png", "masks/a.png"), ("images/b.png", "")]
 
 
-def test_plain_takes_a_folder_of_dicom_files_as_one_scan(tmp_path: Path) -> None:
-    make(tmp_path, "p1/flair/1.dcm", "p1/flair/2.dcm", "p1/lesion.nii.gz", "p2/t1/1.dcm")
-    (tmp_path / "p2/t1/IM2").write_bytes(b"\0" * 128 + b"DICM")
-    assert [(row.image, row.lesion, row.patient) for row in find_layout(tmp_path)] == [
-        ("p1/flair", "p1/lesion.nii.gz", "p1"),
-        ("p2/t1", "", "p2"),
-    ]
+def dicom_cohort(root: Path, patients: int) -> Path:
+    make_cohort(root, patients=patients, shape=(16, 16, 6), seed=3)
+    (root / "patients.csv").unlink()
+    return root
+
+
+def test_plain_takes_a_dicom_series_as_one_scan_with_the_mask_beside_it(tmp_path: Path) -> None:
+    rows = find_layout(dicom_cohort(tmp_path, 8))
+    series = [row for row in rows if row.image.endswith("/flair")]
+    assert (len(rows), len(series), sum(bool(row.lesion) for row in series)) == (8, 4, 2)
+    assert {row.modality for row in series} == {"MR"}
+
+
+def test_series_of_one_patient_in_two_folders_are_one_patient(tmp_path: Path) -> None:
+    series = next(dicom_cohort(tmp_path / "made", 4).glob("*/flair"))
+    shutil.copytree(series, tmp_path / "data/one")
+    for path in shutil.copytree(series, tmp_path / "data/two").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID = "1.2.3"
+        header.SOPInstanceUID = f"1.2.3.{header.InstanceNumber}"
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        header.save_as(path)
+    first, second = find_layout(tmp_path / "data")
+    assert first.patient == second.patient
+    assert "PHANTOM" not in first.patient
 
 
 def test_a_lone_series_in_the_root_is_a_scan(tmp_path: Path) -> None:
-    (row,) = find_layout(make(tmp_path, "1.dcm", "2.dcm"))
-    assert (row.image, row.scan_id, row.patient) == (".", "scan", "scan")
+    (row,) = find_layout(next(dicom_cohort(tmp_path, 4).glob("*/flair")))
+    assert (row.image, row.scan_id) == (".", "scan")
 
 
 def test_folders_named_by_split_give_the_split(tmp_path: Path) -> None:

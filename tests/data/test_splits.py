@@ -31,6 +31,10 @@ def test_the_shares_are_those_asked_for() -> None:
     assert Counter(row.split for row in assign(cohort(40, 1), seed=0)) == {"train": 24, "val": 8, "test": 8}
 
 
+def test_rounding_in_two_classes_does_not_favour_one_split() -> None:
+    assert Counter(row.split for row in assign(cohort(24, 1), seed=0)) == {"train": 14, "val": 5, "test": 5}
+
+
 def test_every_split_has_every_class_and_site() -> None:
     rows = assign(cohort(20, 1), seed=5)
     assert len({(row.split, row.label, row.site) for row in rows}) == 12

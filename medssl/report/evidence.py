@@ -1,0 +1,188 @@
+"""What a results folder says about each unit of analysis: one pass over the scans, maps in memory one scan at a time."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.errors import ScanError
+from medssl.evaluation.classification import Units
+from medssl.evaluation.lesions import Marks, mark
+from medssl.evaluation.segmentation import Overlap, compare
+from medssl.report.cases import Case, Results, ScanMaps, read_maps
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One scan against its truth; a part is None where it cannot be compared.
+
+    Args:
+        case: The scan.
+        label: 1 with lesion, 0 without, None where unknown.
+        slice_labels: (K,) 1 where a slice truly holds lesion.
+        overlap: Predicted mask against the true one.
+        marks: Predicted lesions against the true ones.
+        problem: Why a part is missing or doubtful, empty when all is well.
+    """
+
+    case: Case
+    label: int | None
+    slice_labels: NDArray[np.intp] | None = None
+    overlap: Overlap | None = None
+    marks: Marks | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that numbers and figures are made of.
+
+    Args:
+        results: The folder.
+        scans: Every scan, rejected ones too.
+        units: `patient`, `scan` and `slice` with known answer and score.
+        thresholds: Locked threshold of each unit, None where there is none.
+    """
+
+    results: Results
+    scans: tuple[Measured, ...]
+    units: Mapping[str, Units]
+    thresholds: Mapping[str, float | None]
+
+    @property
+    def analysed(self) -> list[Measured]:
+        """Scans with a score and a known answer."""
+        return [scan for scan in self.scans if scan.case.has_score and scan.label is not None]
+
+    @property
+    def overlaps(self) -> list[tuple[Measured, Overlap]]:
+        """Scans whose predicted mask could be compared with the true one."""
+        return [(scan, scan.overlap) for scan in self.scans if scan.overlap is not None]
+
+    @property
+    def marks(self) -> list[Marks]:
+        """Matched lesions of the scans that have a true and a predicted mask."""
+        return [scan.marks for scan in self.scans if scan.marks is not None]
+
+
+def gather(results: Results) -> Evidence:
+    """Measure every scan."""
+    scans = tuple(measure(results.folder, case) for case in results.cases)
+    units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
+    return Evidence(results, scans, units, _thresholds(results))
+
+
+def measure(folder: Path, case: Case) -> Measured:
+    """Compare one scan with its truth."""
+    truth = case.truth
+    if truth is None or case.rejected:
+        return Measured(case, truth.label if truth is not None else None)
+    try:
+        maps = read_maps(folder, case, image=False)
+    except ScanError as error:
+        return Measured(case, truth.label, _slices_by_label(case, truth.label), problem=str(error))
+    lesion = _lesion(maps, truth.label)
+    label = truth.label if truth.label is not None or lesion is None else int(lesion.any())
+    measured = Measured(case, label, _slice_labels(case, lesion, label), problem=_contradiction(truth.label, maps))
+    if lesion is None or maps.mask is None:
+        return measured
+    overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
+    marks = mark(maps.mask, lesion, patient=case.patient, probability=maps.probability)
+    return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
+
+
+def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:
+    """The true mask; that of a scan known to have no lesion is empty."""
+    if maps.lesion is not None:
+        return np.asarray(maps.lesion > 0)
+    return np.zeros(maps.mask.shape, dtype=bool) if label == 0 and maps.mask is not None else None
+
+
+def _contradiction(label: int | None, maps: ScanMaps) -> str:
+    if label is None or maps.lesion is None or bool(np.any(maps.lesion > 0)) == bool(label):
+        return ""
+    return "the label contradicts the true mask; the label was used for the scan, the mask for slices and lesions"
+
+
+def _slice_labels(case: Case, lesion: NDArray[np.bool_] | None, label: int | None) -> NDArray[np.intp] | None:
+    if lesion is None:
+        return _slices_by_label(case, label)
+    if lesion.shape[2] != len(case.finding.slice_scores):
+        return None
+    return np.asarray(lesion.any(axis=(0, 1)), dtype=np.intp)
+
+
+def _slices_by_label(case: Case, label: int | None) -> NDArray[np.intp] | None:
+    """Labels of slices where no mask is needed: an image of one slice, or a scan without lesion."""
+    shape, count = case.finding.shape, len(case.finding.slice_scores)
+    if label is None or shape is None or shape[2] != count or (label == 1 and count != 1):
+        return None
+    return np.full(count, label, dtype=np.intp)
+
+
+def scan_units(scans: Iterable[Measured]) -> Units:
+    """One unit a scan with a known answer; scores that are no number are counted as excluded."""
+    known = [scan for scan in scans if scan.label is not None and not scan.case.rejected]
+    return Units.of(
+        "scan",
+        labels=[scan.label or 0 for scan in known],
+        scores=[_score(scan) for scan in known],
+        patients=np.array([scan.case.patient for scan in known], dtype=str),
+    )
+
+
+def patient_units(scans: Iterable[Measured]) -> Units:
+    """One unit a patient: the highest label and the highest score of the scans; a patient whose answer is not sure is left out.
+
+    A rejected scan has no score, but its label counts: a patient whose lesion is on a rejected scan is no negative patient.
+    """
+    by_patient: dict[str, list[Measured]] = defaultdict(list)
+    for scan in scans:
+        if scan.case.truth is not None:
+            by_patient[scan.case.patient].append(scan)
+    by_patient = {patient: group for patient, group in by_patient.items() if not all(scan.case.rejected for scan in group)}
+    answers = {patient: _answer(group) for patient, group in by_patient.items()}
+    known = [patient for patient, answer in answers.items() if answer is not None]
+    highest = [max((_score(scan) for scan in by_patient[patient] if scan.case.has_score), default=np.nan) for patient in known]
+    return Units.of("patient", labels=[answers[patient] or 0 for patient in known], scores=highest, patients=np.array(known, dtype=str))
+
+
+def _answer(scans: list[Measured]) -> int | None:
+    labels = [scan.label for scan in scans]
+    if 1 in labels:
+        return 1
+    return None if None in labels else 0
+
+
+def slice_units(scans: Iterable[Measured]) -> Units:
+    """One unit a slice whose answer is known."""
+    known = [(scan, scan.slice_labels) for scan in scans if scan.slice_labels is not None and not scan.case.rejected]
+    labels = [labels for _, labels in known]
+    return Units.of(
+        "slice",
+        labels=np.concatenate(labels) if labels else [],
+        scores=np.concatenate([scan.case.finding.slice_scores for scan, _ in known]) if known else [],
+        patients=np.repeat(np.array([scan.case.patient for scan, _ in known], dtype=str), [len(part) for part in labels]),
+    )
+
+
+def _score(scan: Measured) -> float:
+    score = scan.case.finding.score
+    return float("nan") if score is None else float(score)
+
+
+def _thresholds(results: Results) -> dict[str, float | None]:
+    """Locked thresholds; patients are called by their highest scan."""
+    points = results.run.get("operating_points") or {}
+    locked = {unit: _threshold(points.get(unit)) for unit in ("scan", "slice")}
+    carried = [case.finding.threshold for case in results.cases if case.finding.threshold is not None]
+    scan = locked["scan"] if locked["scan"] is not None else (carried[0] if carried else None)
+    return {"patient": scan, "scan": scan, "slice": locked["slice"]}
+
+
+def _threshold(point: object) -> float | None:
+    value = point.get("threshold") if isinstance(point, dict) else None
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,109 @@
+"""What a reader must know before believing a number: sizes, exclusions, and what these results cannot say."""
+
+import datetime
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medssl.evaluation.classification import NAMES
+from medssl.report.evidence import Evidence
+
+LIMITS = (
+    "No comparison with another model, with training without pretraining, or with readers was made here.",
+    "No robustness to corruptions, other machines or repeated scans was measured here.",
+    "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
+    "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
+)
+_FEW_POSITIVES = 10
+_LEAST_SENSITIVITY = 0.5
+
+
+def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
+    """Sentences for the report, the weightiest first."""
+    found = [*_reference(record, evidence), *_size(record), *_lock(record), *_flow(record, evidence), *_units(record), *_maps(evidence)]
+    if record["nominal"]:
+        found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
+    return [*found, *LIMITS]
+
+
+def _reference(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:
+    if not evidence.results.has_reference:
+        yield (
+            "There is no reference: this report cannot say how often the model is right. Give the truth with "
+            "medssl report RESULTS --reference FILE.csv (columns scan_id, label; where known lesion, patient, site)."
+        )
+    elif record["scan"]["n"] == 0:
+        yield "The reference answers for none of the scored scans: nothing can be said about how often the model is right."
+    unmatched = record["flow"]["reference_without_result"]
+    if unmatched:
+        yield f"{unmatched} scans of the reference are not in the results folder; they are in no number of this report."
+    if record["scan"]["n"] and any(scan.case.truth and not scan.case.truth.patient for scan in evidence.analysed):
+        yield "Some scans have no patient in the reference: each of them counts as a patient of its own."
+
+
+def _size(record: Mapping[str, Any]) -> Iterator[str]:
+    unit = record["patient"]
+    if unit["n"] == 0:
+        return
+    low = unit["sensitivity"]["ci95"][0]
+    if unit["n_positive"] < _FEW_POSITIVES or (low is not None and low < _LEAST_SENSITIVITY):
+        yield (
+            f"Too small to conclude: {unit['n_positive']} positive of {unit['n']} patients. The interval of sensitivity has to be read, "
+            "not its value."
+        )
+    for name in ("sensitivity", "specificity"):
+        if unit[name]["value"] is None:
+            yield f"The {name} of patients {unit[name]['note']}."
+
+
+def _lock(record: Mapping[str, Any]) -> Iterator[str]:
+    point, started = record["operating_point"], record["run"].get("started")
+    if point["threshold"] is None:
+        yield "No threshold was locked: rates that need one cannot be measured."
+        return
+    locked, begun = _time(point.get("locked_at")), _time(started)
+    if locked is None:
+        yield "It is not known when the operating point was chosen, so it may have been chosen after seeing these scans."
+    elif begun is not None and locked > begun:
+        yield "The operating point is newer than these scores: its rates are no independent test."
+    if point.get("chosen_on") not in (None, "validation"):
+        yield f"The operating point was chosen on {point['chosen_on']}, not on validation."
+
+
+def _time(text: object) -> datetime.datetime | None:
+    try:
+        time = datetime.datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+
+
+def _flow(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:
+    flow = record["flow"]
+    if flow["rejected"]:
+        yield f"{flow['rejected']} of {flow['found']} scans were rejected at intake; 'intention to score' counts them as wrong answers."
+    if flow["without_finite_score"]:
+        yield f"{flow['without_finite_score']} scans have no finite score; they are left out of every rate."
+    models = {scan.case.finding.model_id for scan in evidence.scans}
+    if len(models) > 1:
+        yield f"The folder holds findings of {len(models)} models; the numbers mix them."
+
+
+def _units(record: Mapping[str, Any]) -> Iterator[str]:
+    scans, patients = record["scan"]["n"], record["scan"]["n_patients"]
+    if patients < scans:
+        yield (
+            f"{scans} scans are of {patients} patients: Wilson takes scans as independent; the interval beside it ('patients95', drawn by "
+            "patient) does not."
+        )
+    if record["scan"]["n"] and record["slice"]["n"] == 0:
+        yield "Slices cannot be judged: the model gives no score for each slice, or the reference has no mask."
+    elif record["slice"]["n"] and record["slice"]["threshold"] is None and record["slice"]["auroc"]["value"] is not None:
+        yield "No threshold was locked for slices: only their areas are given."
+    if record["slice"]["n"] and any(record["slice"][name]["value"] is not None for name in NAMES):
+        yield "Slices of one patient are alike; their intervals are drawn by patient, and slices never stand for patients."
+
+
+def _maps(evidence: Evidence) -> Iterator[str]:
+    for problem, count in Counter(scan.problem for scan in evidence.scans if scan.problem).items():
+        yield f"{count} scans: {problem}."

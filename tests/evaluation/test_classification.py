@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from medssl.evaluation import classification
+from medssl.evaluation.classification import Counts, assess, auprc, auroc, delong, likelihood_ratios, newcombe, predictive_values
+
+
+def test_delong_agrees_with_its_reference(stats):
+    block = stats["auroc_delong"]
+    for name in "ab":
+        area, variance = delong(block["y"], block[f"score_{name}"])
+        assert area == pytest.approx(block[f"auc_{name}"], abs=1e-9)
+        assert variance == pytest.approx(block[f"var_{name}"], abs=1e-9)
+
+
+def test_the_interval_of_the_auroc_is_delongs(stats, scored):
+    metric = auroc(scored)
+    assert metric.method == "DeLong"
+    assert metric.ci95 == pytest.approx(stats["auroc_delong"]["ci95_a"], abs=1e-6)
+
+
+def test_few_units_get_the_logit_interval(stats, scored, monkeypatch):
+    monkeypatch.setattr(classification, "_SMALL", 61)
+    metric = auroc(scored)
+    assert metric.method == "DeLong (logit)"
+    assert metric.ci95 == pytest.approx(stats["auroc_delong"]["ci95_a_logit"], abs=1e-6)
+
+
+def test_perfect_separation_keeps_a_wide_interval(units):
+    metric = auroc(units([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]))
+    assert metric.value == 1
+    assert metric.ci95[0] < 0.7 and metric.ci95[1] == 1
+
+
+def test_one_positive_and_one_negative_are_measured_without_a_crash(units):
+    metric = auroc(units([1, 0], [0.9, 0.1]))
+    assert metric.value == 1 and metric.ci95[0] < 0.3
+
+
+def test_newcombe_is_symmetric_about_a_half():
+    low, high = newcombe(0.8, 10, 12)
+    assert newcombe(1 - 0.8, 10, 12) == pytest.approx((1 - high, 1 - low), abs=1e-6)
+
+
+def test_average_precision_is_the_step_sum(stats, scored):
+    metric = auprc(scored)
+    assert metric.value == pytest.approx(stats["auprc"]["ap_a"], abs=1e-9)
+    assert metric.ci95[0] < metric.value < metric.ci95[1]
+    assert metric.beside["baseline"] == pytest.approx(0.4)
+
+
+def test_curves_keep_every_point(stats, scored):
+    curve = classification.roc_curve(scored.labels, scored.scores)
+    for name in ("fpr", "tpr"):
+        assert curve[name] == pytest.approx(stats["roc_curve"][name])
+    assert curve["thresholds"] == stats["roc_curve"]["thresholds"]
+
+
+def test_the_weighted_curves_of_the_bootstrap_agree_with_sklearn_on_repeated_units(scored):
+    ranked = classification.RankedUnits(scored.labels, scored.scores)
+    weights = np.random.default_rng(3).integers(0, 4, (5, 60)).astype(float)
+    hits, alarms = ranked.cumulated(weights)
+    areas, precisions = classification._areas(hits, alarms), classification._average_precision(hits, alarms)
+    for row, weight in enumerate(weights.astype(int)):
+        labels, scores = np.repeat(scored.labels, weight), np.repeat(scored.scores, weight)
+        assert areas[row] == pytest.approx(roc_auc_score(labels, scores))
+        assert precisions[row] == pytest.approx(average_precision_score(labels, scores))
+
+
+def test_rates_agree_with_the_confusion_table(stats, units):
+    block = stats["confusion"]
+    labels = [1] * 50 + [0] * 200
+    called = [1] * 45 + [0] * 5 + [1] * 20 + [0] * 180
+    found = assess(units(labels, np.array(called, dtype=float)), threshold=0.5, clustered=False)
+    for name, twin in {"sensitivity": "sens", "specificity": "spec", "ppv": "ppv", "npv": "npv", "f1": "f1"}.items():
+        assert found[name].value == pytest.approx(block[twin])
+    assert (found["sensitivity"].k, found["sensitivity"].n) == (45, 50)
+    assert found["sensitivity"].ci95 == pytest.approx(stats["proportion_ci_95"]["cases"][0]["wilson"])
+    assert found["precision"] == found["ppv"] and found["recall"] == found["sensitivity"]
+    assert found["f1"].ci95[0] < block["f1"] < found["f1"].ci95[1]
+
+
+def test_likelihood_ratios_and_predictive_values_agree_with_their_reference(stats):
+    block = stats["confusion"]
+    counts = Counts(tp=45, fn=5, fp=20, tn=180)
+    ratios = likelihood_ratios(counts)
+    assert counts.mcc == pytest.approx(block["mcc"])
+    assert ratios["lr_positive"].value == pytest.approx(block["likelihood_ratio"]["pos"])
+    assert ratios["lr_positive"].ci95 == pytest.approx(block["likelihood_ratio"]["pos_ci_log"])
+    assert ratios["lr_negative"].ci95 == pytest.approx(block["likelihood_ratio"]["neg_ci_log"])
+    for prevalence, values in block["at_prevalence"].items():
+        assert predictive_values(0.9, 0.9, prevalence=float(prevalence)) == pytest.approx((values["ppv"], values["npv"]))
+
+
+def test_without_negatives_specificity_and_areas_are_null(units):
+    found = assess(units([1, 1, 1], [0.9, 0.6, 0.2]), threshold=0.5, clustered=False)
+    for name in ("specificity", "auroc", "auprc"):
+        assert found[name].value is None
+        assert found[name].note == "cannot be measured: no negative scan"
+    assert found["sensitivity"].value == pytest.approx(2 / 3)
+
+
+def test_no_units_at_all_are_null_everywhere(units):
+    found = assess(units([], []), threshold=0.5, clustered=True)
+    assert {metric.value for metric in found.values()} == {None}
+
+
+def test_scores_that_are_not_finite_are_left_out_and_counted(units):
+    some = units([1, 0, 1, 0], [0.9, 0.1, np.nan, np.inf])
+    assert (len(some.labels), some.excluded) == (2, 2)
+
+
+def test_slices_of_a_patient_make_the_interval_wider_than_wilson(units):
+    generator = np.random.default_rng(0)
+    patients = np.repeat(np.arange(20), 30)
+    scores = np.clip(np.repeat(generator.uniform(0, 1, 20), 30) + generator.normal(0, 0.05, 600), 0, 1)
+    found = assess(units(np.ones(600, int), scores, patients, "slice"), threshold=0.3, clustered=True)["sensitivity"]
+    low, high = found.beside["wilson95"]
+    assert found.ci95[1] - found.ci95[0] > 2 * (high - low)
+    assert "patients" in found.method
+
+
+def test_an_auroc_of_slices_is_bootstrapped_over_patients(units):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 400)
+    found = auroc(units(labels, labels * 0.3 + generator.uniform(0, 1, 400), np.repeat(np.arange(40), 10), "slice"), clustered=True)
+    assert found.ci95[0] < found.value < found.ci95[1]
+    assert "bootstrap of patients" in found.method

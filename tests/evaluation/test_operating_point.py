@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from medssl.errors import ConfigError
+from medssl.evaluation.operating_point import choose
+
+WHEN = "2026-01-01T00:00:00+00:00"
+
+
+def test_the_floor_of_specificity_agrees_with_its_reference(stats, scored):
+    block = stats["operating_point"]
+    point = choose(scored.labels, scored.scores, unit="scan", rule="specificity >= 0.90", locked_at=WHEN)
+    assert (point.threshold, point.sensitivity, point.specificity) == pytest.approx((block["threshold"], block["sens"], block["spec"]))
+
+
+def test_youden_takes_the_higher_of_two_equal_thresholds():
+    point = choose([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1], unit="scan", locked_at=WHEN)
+    assert point.threshold == 0.9
+    assert (point.n, point.n_positive, point.sensitivity, point.specificity) == (4, 2, 0.5, 1.0)
+
+
+def test_without_negatives_the_rule_says_that_a_quantile_was_taken():
+    scores = np.linspace(0.5, 0.9, 21)
+    point = choose(np.ones(21), scores, unit="scan", locked_at=WHEN)
+    assert point.threshold == pytest.approx(np.quantile(scores, 0.05))
+    assert "no negative" in point.rule and point.specificity is None
+
+
+def test_without_positives_about_one_negative_in_twenty_is_called():
+    point = choose(np.zeros(100), np.arange(100) / 100, unit="scan", locked_at=WHEN)
+    assert point.specificity == pytest.approx(0.95)
+    assert "no positive" in point.rule and point.sensitivity is None
+
+
+def test_without_any_score_the_threshold_is_a_half_and_says_so():
+    point = choose([], [], unit="scan", locked_at=WHEN)
+    assert point.threshold == 0.5 and "no labelled score" in point.rule
+
+
+def test_scores_that_are_not_finite_are_left_out():
+    assert choose([1, 0, 1], [0.9, 0.1, np.nan], unit="scan", locked_at=WHEN).n == 2
+
+
+def test_a_specificity_that_no_score_reaches_calls_nothing():
+    point = choose([1, 0], [0.5, 0.5], unit="scan", rule="specificity >= 0.9", locked_at=WHEN)
+    assert point.threshold > 0.5 and point.specificity == 1
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ConfigError, match="best"):
+        choose([1, 0], [0.9, 0.1], unit="scan", rule="best", locked_at=WHEN)

@@ -1,0 +1,102 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medssl.errors import ScanError, UsageError
+from medssl.io.discover import check_folder, find_sources, read_folder, read_volume
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
+
+
+def test_a_missing_folder_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="not_found"):
+        find_sources(tmp_path / "gone")
+
+
+def test_an_empty_folder_gives_one_refusal(tmp_path):
+    (reading,) = read_folder(tmp_path)
+    assert (reading.record.reasons, reading.volume) == (("no_files",), None)
+
+
+def test_sources_never_share_an_id(tmp_path):
+    for name in ("a/b.png", "a-b.png", "a b.png", "a/b.jpg", "A-B.png"):
+        picture(tmp_path / name)
+    ids = [source.scan_id.lower() for source in find_sources(tmp_path)]
+    assert len(set(ids)) == 5
+
+
+def test_links_are_not_followed(tmp_path, write_series):
+    folder = write_series()
+    os.symlink("/etc/passwd", folder / "9.dcm")
+    os.symlink(tmp_path / "gone", folder / "8.dcm")
+    (reading,) = read_folder(folder)
+    assert reading.record.reasons == ("symlink_skipped",)
+
+
+def test_a_pipe_is_left_unopened(tmp_path):
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("special_file_skipped",)
+
+
+def test_tables_and_texts_beside_scans_have_no_record(tmp_path):
+    picture(tmp_path / "a.png")
+    for name in ("images.csv", "README.md", "notes.txt", "facts.json"):
+        (tmp_path / name).write_text("x")
+    assert len(find_sources(tmp_path)) == 1
+
+
+def test_junk_beside_a_series_is_a_warning(write_series):
+    folder = write_series()
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf" * 100)
+    (reading,) = read_folder(folder)
+    assert reading.record.reasons == ("skipped_non_dicom",)
+
+
+def test_a_series_over_several_folders_is_one_scan(write_series, voxels):
+    folder = write_series()
+    for name in ("0.dcm", "1.dcm"):
+        (folder / "sub").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "sub" / name)
+    assert np.array_equal(read_volume(folder).array[0], voxels)
+
+
+def test_two_patients_in_one_folder_are_kept_apart(write_series):
+    write_series()
+
+    def other(ds, k):
+        ds.PatientID, ds.SeriesInstanceUID, ds.SOPInstanceUID = "P2", "1.9.9", f"1.9.9.{k}"
+
+    second = write_series(other, folder="other")
+    for path in second.iterdir():
+        path.rename(second.parent / "series" / f"b{path.name}")
+    readings = list(read_folder(second.parent / "series"))
+    assert [reading.record.reasons for reading in readings] == [("several_patients",)] * 2
+    assert len({reading.record.patient for reading in readings}) == 2
+
+
+def test_the_report_counts_each_status(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.nii").write_text("text")
+    report = check_folder(tmp_path)
+    assert report["counts"] == {"accepted": 1, "rejected": 1}
+    assert [scan["reasons"] for scan in report["scans"]] == [[], ["not_nifti"]]
+
+
+def test_a_known_format_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n# x\n")
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("unsupported_format",)
+
+
+def test_an_empty_mask_is_read_where_it_is_allowed(tmp_path):
+    Image.fromarray(np.zeros((3, 4), dtype=np.uint8)).save(tmp_path / "mask.png")
+    assert read_volume(tmp_path / "mask.png", constant_allowed=True).array.max() == 0
+    with pytest.raises(ScanError, match="constant_image"):
+        read_volume(tmp_path / "mask.png")

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from medssl.errors import ScanError
+from medssl.io.discover import read_folder, read_volume
+
+PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+
+def test_rot90_of_a_picture_shows_it_upright(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    volume = read_volume(tmp_path / "a.png")
+    assert volume.array.shape == (1, 4, 3, 1)
+    assert np.array_equal(np.rot90(volume.array[0, :, :, 0]), PICTURE)
+    assert volume.nominal
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_kept(tmp_path, name):
+    Image.fromarray(PICTURE.astype(np.uint16) * 5000).save(tmp_path / name)
+    volume = read_volume(tmp_path / name)
+    assert volume.array.dtype == np.uint16
+    assert volume.array.max() == 55000
+
+
+def test_equal_channels_are_grey(tmp_path):
+    Image.fromarray(np.stack([PICTURE] * 3, axis=-1)).save(tmp_path / "a.png")
+    assert np.array_equal(np.rot90(read_volume(tmp_path / "a.png").array[0, :, :, 0]), PICTURE)
+
+
+def test_colour_is_refused(tmp_path):
+    Image.fromarray(np.stack([PICTURE, PICTURE, PICTURE + 1], axis=-1)).save(tmp_path / "a.png")
+    with pytest.raises(ScanError, match="bad_datatype"):
+        read_volume(tmp_path / "a.png")
+
+
+def test_a_cut_picture_is_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-200])
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("truncated",)
+
+
+def test_a_picture_with_the_name_of_another_format_is_read_with_a_warning(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.jpg", format="PNG")
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("wrong_extension",)
+
+
+def test_a_picture_called_dicom_is_refused(tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.dcm", format="PNG")
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("not_dicom",)

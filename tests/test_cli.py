@@ -1,0 +1,126 @@
+"""The commands as a user types them: what they print, what they leave, how they end."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medssl.cli import main
+from medssl.data.preprocess import Preprocess
+from medssl.models.bundle import Bundle
+from medssl.models.inference import Window
+from medssl.models.residual_unet import ResidualUNet
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    network = ResidualUNet(widths=(2, 4))
+    points: dict[str, dict[str, object]] = {"scan": {"threshold": 0.5, "rule": "youden"}}
+    written = Bundle("segmentation", network.architecture(), Preprocess(), Window((8, 8), flips=False), operating_points=points)
+    written.write(tmp_path / "bundle", network, "")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """One good scan and one that is cut short."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    array = np.random.default_rng(0).integers(0, 100, (8, 8, 4)).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 3, 1])), folder / "good.nii.gz")
+    (folder / "bad.nii.gz").write_bytes((folder / "good.nii.gz").read_bytes()[:200])
+    return folder
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr().err
+    assert captured.startswith("medssl: ")
+    assert captured.count("\n") == 1
+    return captured
+
+
+def test_a_bad_scan_is_rejected_and_the_rest_goes_on(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    assert main(["score", str(bundle), str(scans), "--out", str(tmp_path / "results")]) == 1
+    rows = (tmp_path / "results" / "results.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ["rejected", "scored"]
+
+
+def test_scoring_again_changes_nothing(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    arguments = ["score", str(bundle), str(scans), "--out", str(tmp_path / "results")]
+    main(arguments)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "scans").iterdir()}
+    main(arguments)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "scans").iterdir()} == before
+
+
+def test_check_ends_with_1_when_a_scan_is_rejected(scans: Path, tmp_path: Path) -> None:
+    assert main(["check", str(scans), "--report", str(tmp_path / "report.json")]) == 1
+    assert (tmp_path / "report.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["check", "prepare", "score"])
+def test_a_missing_folder_is_exit_code_2(command: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = [str(bundle)] if command == "score" else []
+    rest = ["--out", str(tmp_path / "out")] if command != "check" else []
+    assert main([command, *first, str(tmp_path / "nowhere"), *rest]) == 2
+    assert "not_found" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["prepare", "score"])
+def test_an_empty_folder_is_exit_code_2(command: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    first = [str(bundle)] if command == "score" else []
+    assert main([command, *first, str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
+    assert "empty" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_of_another_version_is_exit_code_4(bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (bundle / "bundle.json").read_text().replace('"format": 1', '"format": 2')
+    (bundle / "bundle.json").write_text(text)
+    assert main(["score", str(bundle), str(scans), "--out", str(tmp_path / "out")]) == 4
+    assert "format 2" in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_another_model_are_exit_code_3(bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"model_id": "other"}')
+    assert main(["score", str(bundle), str(scans), "--out", str(tmp_path / "out")]) == 3
+    assert "belongs to model other" in one_line(capsys)
+
+
+def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["check", str(tmp_path), "--repport", "x"]) == 2
+    assert "repport" in one_line(capsys)
+
+
+def test_an_unknown_config_key_is_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seeed: 3\n")
+    assert main(["pretrain", "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]) == 2
+    assert "seeed" in one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scor"]) == 2
+    assert "no command 'scor'" in one_line(capsys)
+
+
+def test_a_full_disk_is_exit_code_5(
+    bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert main(["score", str(bundle), str(scans), "--out", str(tmp_path / "out")]) == 5
+    assert "no space" in one_line(capsys)
+    assert not any((tmp_path / "out").rglob("*.*"))
+
+
+def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["review", str(tmp_path)]) == 2
+    assert "medssl score" in one_line(capsys)

@@ -1,0 +1,74 @@
+"""The whole flow through the command line, on the smoke preset."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from medssl.cli import main
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "run"
+    assert main(["demo", "--preset", "smoke", "--out", str(out)]) == 0
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_stage_leaves_its_folder(demo: Path) -> None:
+    assert {"cohort", "store", "pretrain", "finetune", "evaluation", "results"} <= {path.name for path in demo.iterdir()}
+
+
+def test_the_report_counts_the_test_patients(demo: Path) -> None:
+    metrics = json.loads((demo / "evaluation" / "metrics.json").read_text())
+    patients = {row["patient"] for row in rows(demo / "store" / "manifest.csv") if row["split"] == "test"}
+    sensitivity, specificity = (metrics["patient"][name] for name in ("sensitivity", "specificity"))
+    assert sensitivity["n"] + specificity["n"] == len(patients)
+
+
+def test_no_patient_is_in_two_splits(demo: Path) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows(demo / "store" / "manifest.csv"):
+        splits.setdefault(row["patient"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_the_unseen_files_give_the_verdicts_of_the_store(demo: Path) -> None:
+    stored = {finding["source"]: finding for finding in findings(demo / "evaluation")}
+    unseen = findings(demo / "results")
+    assert len(unseen) == len(stored)
+    for finding in unseen:
+        assert finding["score"] == pytest.approx(stored[finding["source"]]["score"], abs=0.02)
+
+
+def findings(results: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in (results / "scans").glob("*.json")]
+
+
+def test_the_bundle_knows_its_encoder(demo: Path) -> None:
+    fields = json.loads((demo / "finetune" / "bundle" / "bundle.json").read_text())
+    assert len(fields["lineage"]) == 1
+
+
+def test_a_report_can_be_made_from_the_results(demo: Path, tmp_path: Path) -> None:
+    assert main(["report", str(demo / "results"), "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_nothing_names_a_path_of_this_machine(demo: Path) -> None:
+    for folder in ("evaluation", "results"):
+        for path in (demo / folder).rglob("*"):
+            if path.suffix in {".json", ".csv", ".html"}:
+                assert str(demo) not in path.read_text(), path
+
+
+def test_a_demo_is_never_overwritten(demo: Path) -> None:
+    assert main(["demo", "--preset", "smoke", "--out", str(demo)]) == 3
