@@ -48,16 +48,21 @@ def check(folder: Path, *, report: Path | None = None) -> int:
         report: Where the report goes, as JSON.
     """
     import json
+    from collections import Counter
 
-    from medssl.io.discover import check_folder
+    from rich.progress import track
 
-    found = check_folder(folder)
+    from medssl.io.discover import find_sources, intake_report, read_folder, read_source
+
+    records = [read_source(source).record for source in track(find_sources(folder), "reading")]
+    records = records or [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
     if report is not None:
-        report.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    for scan in found["scans"]:
-        _say(f"{scan['status']:<22} {scan['source']}  {' '.join(scan['reasons'])}")
-    _say(", ".join(f"{count} {status}" for status, count in found["counts"].items()) + "  (what a reason means: docs/intake.md)")
-    return int("rejected" in found["counts"])
+        report.write_text(json.dumps(intake_report(records), indent=1), encoding="utf-8")
+    for record in records:
+        _say(f"{record.status:<22} {record.source}  {' '.join(record.reasons)}")
+    counts = Counter(record.status for record in records)
+    _say(", ".join(f"{count} {status}" for status, count in counts.items()) + "  (what a reason means: docs/intake.md)")
+    return int(counts["rejected"] > 0)
 
 
 def prepare(

@@ -112,7 +112,7 @@ def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -
 def test_a_full_disk_is_exit_code_5(
     bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Path, target: Path) -> Path:
+    def full(*_: object) -> Path:
         raise OSError(28, "no space")
 
     monkeypatch.setattr(Path, "replace", full)

@@ -152,8 +152,7 @@ def _check(path: Path, parsed: Parsed, stamp: FileStamp) -> DicomFile:
     count = _frame_count(found)
     if not rows or not columns or count < 1:
         raise ScanError("bad_size", "Rows, Columns or NumberOfFrames is zero or no number")
-    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or _integer(parsed, HIGH_BIT, stored - 1) != stored - 1 or signed > 1:
-        raise ScanError("unsupported_bits", f"found {allocated} bits allocated, {stored} stored, in a combination that is not read")
+    _check_bits(parsed, allocated, stored, signed)
     bytes_a_frame = rows * columns * allocated // 8
     length_warnings = _check_length(parsed, pixels, bytes_a_frame, count, stamp.size)
     frames = _frames(found, count)
@@ -185,6 +184,11 @@ def _check(path: Path, parsed: Parsed, stamp: FileStamp) -> DicomFile:
         multiframe=PER_FRAME in found or count > 1,
         warnings=parsed.warnings + length_warnings + _content_warnings(found),
     )
+
+
+def _check_bits(parsed: Parsed, allocated: int, stored: int, signed: int) -> None:
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or _integer(parsed, HIGH_BIT, stored - 1) != stored - 1 or signed > 1:
+        raise ScanError("unsupported_bits", f"found {allocated} bits allocated, {stored} stored, in a combination that is not read")
 
 
 _PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "US", "SC", "OT", "XC", "ES", "OP", "GM", "BMD"})

@@ -161,7 +161,7 @@ def _check_steps(places: Points, pixel_mm: float) -> tuple[str, ...]:
         raise ScanError("conflicting_slices", "two different images have one position along the normal")
     if len(places) == 2:
         raise ScanError("too_few_slices", "found two slices, a volume needs three or more")
-    median = float(np.median(steps))
+    median = float(np.sort(steps)[(len(steps) - 1) // 2])  # the lower one: a gap is a longer step
     lean = np.median(np.diff(places[:, :2], axis=0) / steps[:, None], axis=0)
     tilt = np.degrees(np.arctan(np.hypot(*lean)))
     if tilt > 60:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from medssl.io.dicom import is_picture
@@ -68,9 +68,10 @@ def _by_series(entries: Sequence[Entry]) -> dict[Key, _Series]:
             series.setdefault(key, _Series()).good.append(each)
     for each in entries:
         header = each.header
-        if isinstance(header, BadFile) and header.code not in _NO_SCAN and header.series and (header.study, header.series) in series:
-            series[header.study, header.series].bad.append(each)
-            series[header.study, header.series].problems.append(header.code)
+        if isinstance(header, BadFile) and header.code not in _NO_SCAN and header.series:
+            group = series.setdefault((header.study, header.series), _Series())
+            group.bad.append(each)
+            group.problems.append(header.code)
     return series
 
 
@@ -138,7 +139,16 @@ def _sources(key: Key, group: _Series, found: Walk, root: Path) -> list[Source]:
                 patient=part[0].patient,
             )
         )
-    return sources + [_alone(each) for each in group.bad if not rest]
+    return sources + ([] if rest else _refused(key, group, root))
+
+
+def _refused(key: Key, group: _Series, root: Path) -> list[Source]:
+    """One record for a series without any readable slice; a single file keeps its own name."""
+    if group.good or len(group.bad) < 2:
+        return [_alone(each) for each in group.bad]
+    place, first = _place([each.place for each in group.bad]), _alone(group.bad[0])
+    problems = tuple(dict.fromkeys(group.problems))
+    return [replace(first, scan_id=series_id(key[1]), source=place.as_posix(), path=root / place, problems=problems)]
 
 
 def _place(places: Sequence[PurePosixPath]) -> PurePosixPath:

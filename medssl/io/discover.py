@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +168,10 @@ def check_folder(folder: Path) -> dict[str, object]:
     Raises:
         UsageError: `not_found`.
     """
-    records = [reading.record for reading in read_folder(folder)]
+    return intake_report([reading.record for reading in read_folder(folder)])
+
+
+def intake_report(records: Sequence[ScanRecord]) -> dict[str, object]:
+    """Records and their counts as the `check` report holds them."""
     counts = Counter(record.status for record in records)
     return {"scans": [record.as_dict() for record in records], "counts": {status: counts[status] for status in _STATUSES if counts[status]}}

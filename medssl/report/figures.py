@@ -96,13 +96,12 @@ def draw_scores(evidence: Evidence) -> Picture:
     present = [style for style in kinds.values() if groups[style[0]]]
 
     def draw(axes: "Axes") -> None:
-        stacks = [np.array(groups[name], dtype=float) for name, _, _ in present]
-        _, _, bars = axes.hist(stacks, bins=[*np.linspace(0, 1, 21).tolist()], stacked=True, color=[colour for _, colour, _ in present])
-        containers = bars if isinstance(bars, list) else [bars]
-        for container, (name, _, hatch) in zip(containers, present, strict=True):
-            for patch in container:
-                patch.set(hatch=hatch, edgecolor="white")
-            container.set_label(f"{name} ({len(groups[name])})")
+        edges, below = np.linspace(0, 1, 21), np.zeros(20)
+        for name, colour, hatch in present:
+            heights = np.histogram(np.array(groups[name], dtype=float), bins=edges)[0]
+            label = f"{name} ({len(groups[name])})"
+            axes.bar(edges[:-1], heights, 0.05, bottom=below, align="edge", color=colour, hatch=hatch, edgecolor="white", label=label)
+            below += heights
         threshold = evidence.thresholds["scan"]
         if threshold is not None:
             axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.3f}")
@@ -214,7 +213,8 @@ def draw_dice(record: Mapping[str, Any]) -> Picture:
         axes.set(xlabel="scans by Dice", ylabel="Dice", ylim=(0, 1), xticks=[])
         axes.legend(frameon=False, loc="upper left")
 
-    caption = f"Dice of {len(values)} scans; 0 where one of the masks is empty. {record['excluded_both_empty']} scans with two empty masks left out."
+    left_out = f"{record['excluded_both_empty']} scans with two empty masks are left out."
+    caption = f"Dice of {len(values)} scans; 0 where one of the masks is empty. {left_out}"
     return picture("dice", "Dice by scan", caption, draw)
 
 

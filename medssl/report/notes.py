@@ -93,8 +93,8 @@ def _units(record: Mapping[str, Any]) -> Iterator[str]:
     scans, patients = record["scan"]["n"], record["scan"]["n_patients"]
     if patients < scans:
         yield (
-            f"{scans} scans are of {patients} patients: Wilson takes scans as independent; the interval beside it ('patients95', drawn by "
-            "patient) does not."
+            f"{scans} scans are of {patients} patients: Wilson's interval takes scans as independent, the one 'drawn by patient' beside it "
+            "does not."
         )
     if record["scan"]["n"] and record["slice"]["n"] == 0:
         yield "Slices cannot be judged: the model gives no score for each slice, or the reference has no mask."

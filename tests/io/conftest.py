@@ -14,8 +14,8 @@ AFFINE = np.array([[0.7, 0, 0, -10.0], [0, 0.9, 0, 20.0], [0, 0, 2.5, 100.0], [0
 
 @pytest.fixture
 def voxels() -> np.ndarray:
-    """Values `(6, 5, 4)` without any symmetry, [x, y, z] in RAS."""
-    return np.arange(120, dtype=np.int16).reshape(6, 5, 4) ** 2 % 997 - 400
+    """Values `(40, 36, 4)` without any symmetry, [x, y, z] in RAS; the JPEG 2000 encoder wants 32 pixels or more."""
+    return (np.arange(40 * 36 * 4).reshape(40, 36, 4) ** 2 % 997 - 400).astype(np.int16)
 
 
 def make_slice(values: np.ndarray, k: int) -> Dataset:

@@ -32,8 +32,8 @@ def test_sources_never_share_an_id(tmp_path):
 
 def test_links_are_not_followed(tmp_path, write_series):
     folder = write_series()
-    os.symlink("/etc/passwd", folder / "9.dcm")
-    os.symlink(tmp_path / "gone", folder / "8.dcm")
+    (folder / "9.dcm").symlink_to("/etc/passwd")
+    (folder / "8.dcm").symlink_to(tmp_path / "gone")
     (reading,) = read_folder(folder)
     assert reading.record.reasons == ("symlink_skipped",)
 

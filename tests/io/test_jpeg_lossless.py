@@ -9,13 +9,13 @@ from medssl.io.jpeg_lossless import decode_lossless
 
 def encoded(picture: np.ndarray, folder) -> bytes:
     """The picture as a lossless JPEG stream, written by GDCM through SimpleITK."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    writer = sitk.ImageFileWriter()
+    writer = SimpleITK.ImageFileWriter()
     writer.SetFileName(str(folder / "picture.dcm"))
     writer.SetCompressor("JPEG")
     writer.UseCompressionOn()
-    writer.Execute(sitk.GetImageFromArray(picture[None]))
+    writer.Execute(SimpleITK.GetImageFromArray(picture[None]))
     return next(generate_frames(pydicom.dcmread(folder / "picture.dcm").PixelData, number_of_frames=1))
 
 

@@ -1,5 +1,6 @@
 import gzip
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,17 +14,11 @@ def reasons(path):
     return reading.record.reasons
 
 
-def header(path, name: str, value: object, at: slice = slice(None)):
+def header(path, name: str, value: object):
     """Sets a field of the header in the file, as a damaged or odd writer would."""
-    import nibabel as nib
-
     raw = bytearray(path.read_bytes())
     fields = np.frombuffer(raw[:348], nib.nifti1.header_dtype).copy()
-    fields[name][0][...] = value if fields[name][0].ndim == 0 else fields[name][0]
-    if fields[name][0].ndim:
-        fields[name][0][at] = value
-    else:
-        fields[name] = value
+    fields[name] = value
     path.write_bytes(fields.tobytes() + bytes(raw[348:]))
     return path
 

@@ -1,0 +1,90 @@
+"""Writing a report: figures first, then the document, then the numbers; every file whole or not at all."""
+
+import errno
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from medssl.errors import NoSpaceError
+from medssl.report.cases import read_results
+from medssl.report.document import render
+from medssl.report.evidence import Evidence, gather
+from medssl.report.examples import draw_examples
+from medssl.report.figures import Picture, draw_figures
+from medssl.report.metrics import build_metrics
+
+logger = logging.getLogger(__name__)
+
+# Only names that a report gives its pictures are ever removed from a folder.
+_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|example_\d\d_[a-z_]+)\.png")
+
+
+def write_report(results: Path, out: Path, *, reference: Path | None = None) -> dict[str, object]:
+    """Write `metrics.json`, `report.html` and `figures/` of a results folder.
+
+    Args:
+        results: What `medssl score` or `medssl evaluate` wrote.
+        out: Where the report goes; may be the same folder.
+        reference: Table of the truth; the folder's own `reference.csv` by default. Without truth the report says what it cannot say.
+
+    Returns:
+        The record of `metrics.json`.
+
+    Raises:
+        UsageError: There is nothing to report on.
+        ManifestError: The reference cannot be used.
+        NoSpaceError: The disk is full; what was there before is intact.
+    """
+    evidence = gather(read_results(results, reference=reference))
+    metrics = build_metrics(evidence)
+    pictures, examples = draw_figures(metrics, evidence), draw_examples(evidence)
+    page = render(metrics, pictures=pictures, examples=examples, missed=missed(evidence))
+    write_figures(out / "figures", [*pictures, *examples])
+    write_file(out / "report.html", page.encode())
+    write_file(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
+    logger.info("report of %d scans written", len(evidence.scans))
+    return metrics
+
+
+def missed(evidence: Evidence) -> list[dict[str, object]]:
+    """Every false negative, lowest score first."""
+    threshold = evidence.thresholds["scan"]
+    found = [scan.case.finding for scan in evidence.analysed if scan.label == 1]
+    below = [finding for finding in found if threshold is not None and finding.score is not None and finding.score < threshold]
+    below.sort(key=lambda finding: finding.score or 0.0)
+    return [{"scan_id": finding.scan_id, "score": finding.score, "warnings": finding.warnings} for finding in below]
+
+
+def write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Write the pictures and remove those of an earlier report."""
+    for picture in pictures:
+        write_file(folder / f"{picture.name}.png", picture.png)
+    written = {f"{picture.name}.png" for picture in pictures}
+    for path in folder.glob("*.png"):
+        if path.name not in written and _OURS.fullmatch(path.name):
+            path.unlink()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place, flush it to disk, move it into place.
+
+    Raises:
+        NoSpaceError: The disk is full.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise NoSpaceError(f"no space left to write {path.name}; free some and run medssl report again") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+import json
+
+import pytest
+
+from medssl.evaluation.classification import NAMES
+from medssl.evaluation.intervals import wilson
+from medssl.report.cases import read_results
+from medssl.report.evidence import gather
+from medssl.report.metrics import build_metrics
+
+
+def metrics(builder, **run):
+    record = build_metrics(gather(read_results(builder.finish(**run))))
+    json.dumps(record, allow_nan=False)
+    return record
+
+
+def test_every_unit_has_the_ten_numbers_in_one_form(cohort):
+    record = metrics(cohort)
+    for unit in ("patient", "scan", "slice", "lesion"):
+        for name in NAMES:
+            assert {"value", "ci95", "method", "k", "n"} <= record[unit][name].keys()
+
+
+def test_scans_are_counted_and_given_wilson_intervals(cohort):
+    record = metrics(cohort)["scan"]
+    assert record["counts"] == {"tp": 6, "fn": 2, "fp": 1, "tn": 7}
+    assert record["sensitivity"]["value"] == 0.75
+    assert record["sensitivity"]["ci95"] == pytest.approx(list(wilson(6, 8)))
+    assert (record["specificity"]["k"], record["specificity"]["n"]) == (7, 8)
+    assert record["auroc"]["method"] == "DeLong (logit)"
+
+
+def test_scans_of_one_patient_get_the_interval_drawn_by_patient_beside(cohort):
+    record = metrics(cohort)
+    assert record["scan"]["n_patients"] == 14
+    assert len(record["scan"]["sensitivity"]["patients95"]) == 2
+    assert any("16 scans are of 14 patients" in note for note in record["notes"])
+
+
+def test_slices_are_drawn_by_patient_with_wilson_beside(cohort):
+    found = metrics(cohort)["slice"]["specificity"]
+    assert "bootstrap of patients" in found["method"] and len(found["wilson95"]) == 2
+
+
+def test_lesions_have_no_specificity(cohort):
+    record = metrics(cohort)["lesion"]
+    assert record["specificity"]["value"] is None and "cannot be measured" in record["specificity"]["note"]
+    assert (record["recall"]["k"], record["recall"]["n"]) == (6, 8)
+    assert record["precision"]["n"] == 7
+    assert record["precision"] == record["ppv"] and record["recall"] == record["sensitivity"]
+
+
+def test_the_flow_tells_of_every_scan(cohort):
+    flow = metrics(cohort)["flow"]
+    assert (flow["found"], flow["rejected"], flow["scored"]) == (17, 1, 16)
+    assert flow["rejected_by_code"] == {"missing_slice": 1}
+    assert flow["analysed"] == {"patient": 14, "scan": 16, "slice": 128, "segmentation": 16}
+    assert (flow["intention_to_score"]["sensitivity"]["k"], flow["intention_to_score"]["sensitivity"]["n"]) == (6, 9)
+
+
+def test_segmentation_leaves_out_two_empty_masks_and_keeps_a_miss_as_zero(cohort):
+    record = metrics(cohort)["segmentation"]
+    assert record["excluded_both_empty"] == 7
+    assert record["summary"]["dice"]["n"] == 9
+    assert record["summary"]["dice_with_lesion"]["n"] == 8
+    assert next(scan for scan in record["per_scan"] if scan["scan_id"] == "pos_7")["dice"] == 0
+
+
+def test_the_operating_point_is_the_locked_one(cohort):
+    point = metrics(cohort)["operating_point"]
+    assert (point["threshold"], point["rule"], point["chosen_on"], point["locked_at"][:10]) == (0.5, "youden", "validation", "2026-01-01")
+    assert set(point["by_unit"]) == {"scan", "slice", "voxel"}
+
+
+def test_an_operating_point_newer_than_the_scores_is_told(cohort):
+    assert any("newer than these scores" in note for note in metrics(cohort, started="2025-01-01T00:00:00+00:00")["notes"])
+
+
+def test_small_sites_draw_no_conclusion(cohort):
+    sites = metrics(cohort)["subgroups"]["site"]
+    assert [site["group"] for site in sites] == ["north", "south"]
+    assert all("no conclusion" in site["note"] for site in sites)
+    assert sites[0]["specificity"]["value"] is None
+
+
+def test_few_positives_are_too_small_to_conclude(cohort):
+    assert any("Too small to conclude" in note for note in metrics(cohort)["notes"])
+
+
+def test_without_truth_nothing_is_claimed(builder):
+    builder.add("a", score=0.9)
+    builder.add("b", score=0.1)
+    record = metrics(builder, reference=False)
+    values = [record[unit][name]["value"] for unit in ("patient", "scan", "slice", "lesion") for name in NAMES]
+    assert set(values) == {None}
+    assert record["notes"][0].startswith("There is no reference")
+    assert record["flow"]["positive_calls"] == 1
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_is_measured_only_where_it_can_be(builder, label):
+    for index in range(3):
+        builder.add(f"s{index}", score=0.3 + 0.3 * index, label=label, patient=f"p{index}")
+    record = metrics(builder)["patient"]
+    there, gone = ("sensitivity", "specificity") if label else ("specificity", "sensitivity")
+    assert record[there]["value"] is not None
+    assert record[gone]["value"] is None and record["auroc"]["value"] is None
+
+
+def test_without_a_locked_threshold_no_rate_is_claimed(builder):
+    builder.add("a", score=0.9, label=1, slice_scores=[0.9] * 8)
+    builder.add("b", score=0.1, label=0)
+    record = metrics(builder, operating_points={})
+    assert record["slice"]["sensitivity"]["value"] is None
+    assert "no threshold" in record["slice"]["sensitivity"]["note"]
+
+
+def test_scans_without_geometry_are_nominal(builder):
+    builder.nominal = True
+    builder.add("a", score=0.9, label=1)
+    record = metrics(builder)
+    assert record["nominal"] and any("nominal" in note for note in record["notes"])
+
+
+def test_no_patient_is_named(cohort):
+    record = metrics(cohort)
+    assert '"p4"' not in json.dumps(record) and '"n3"' not in json.dumps(record)
+
+
+def test_no_two_runs_differ(cohort):
+    first, second = metrics(cohort), metrics(cohort)
+    assert {**first, "created": ""} == {**second, "created": ""}
