@@ -142,8 +142,9 @@ def _outline(axes: "Axes", mask: Array | None, index: int, *, colour: str, dash:
         levels=[0.5],
         colors=[colour],
         linestyles=[dash],
-        linewidths=1.4,
+        linewidths=1.8,
     )
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
 
 
 def _caption(example: Example, maps: ScanMaps, index: int) -> str:
