@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import streamlit as st
-from results import Results, load_results
-from screens import decision_log, operating_point, reading, summary
 
 from medssl.errors import MedSSLError
+from results import Results, load_results
+from screens import decision_log, operating_point, reading, summary
 
 DISCLAIMER = "Research use only. Not a medical device."
 SCREENS = {

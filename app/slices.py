@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
-from volumes import ScanMaps
 
 from medssl.volume import Array
+from volumes import ScanMaps
 
 CANVAS = 720
 PREDICTED = (255, 150, 30)

@@ -1,10 +1,10 @@
 """Every decision of every reviewer, and its export."""
 
 import streamlit as st
-from decisions import current, read_decisions, safe_csv
-from results import Results
 
+from decisions import current, read_decisions, safe_csv
 from medssl.errors import MedSSLError
+from results import Results
 
 
 def show(results: Results) -> None:

@@ -1,10 +1,10 @@
 """Window, level and overlays of the slice viewer."""
 
 import streamlit as st
-from slices import Look, presets
-from volumes import ScanMaps
 
 from medssl.scoring.finding import Finding
+from slices import Look, presets
+from volumes import ScanMaps
 
 
 def begin_window(maps: ScanMaps, finding: Finding) -> None:

@@ -3,6 +3,7 @@
 import altair as alt
 import pandas as pd
 import streamlit as st
+
 from medssl.evaluation.intervals import wilson
 from results import Results
 

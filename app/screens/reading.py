@@ -2,13 +2,13 @@
 
 import pandas as pd
 import streamlit as st
-from decisions import read_decisions
-from results import Results, modified
-from volumes import KINDS, ScanMaps, load_maps, map_path
 
+from decisions import read_decisions
 from medssl.errors import MedSSLError
 from medssl.scoring.finding import Finding
+from results import Results, modified
 from screens import verdict, viewer, worklist
+from volumes import KINDS, ScanMaps, load_maps, map_path
 
 SHOWN_LESIONS = 8
 

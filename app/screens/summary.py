@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+
 from results import Results, load_json, modified
 
 UNITS = ("patient", "scan", "slice", "lesion")

@@ -2,11 +2,11 @@
 
 import pandas as pd
 import streamlit as st
-from decisions import VERDICTS, Decision, current, save_decision
-from results import Results
 
+from decisions import VERDICTS, Decision, current, save_decision
 from medssl.errors import MedSSLError
 from medssl.scoring.finding import Finding
+from results import Results
 from screens.worklist import go_to_scan, neighbour
 
 

@@ -6,11 +6,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
-from slices import PLANES, Plane, draw_slice
-from volumes import ScanMaps
 
 from medssl.scoring.finding import Finding, Triple
 from screens.display import begin_window, pick_look
+from slices import PLANES, Plane, draw_slice
+from volumes import ScanMaps
 
 
 @st.fragment

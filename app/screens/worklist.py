@@ -2,6 +2,7 @@
 
 import pandas as pd
 import streamlit as st
+
 from decisions import VERDICTS, current
 from results import Results
 

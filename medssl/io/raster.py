@@ -21,7 +21,7 @@ _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Ind
 
 
 def read_picture(path: Path, kind: str) -> RawScan:
-    """A grey picture as `(I, J, 1)`, I to the right, J upwards, so that `np.rot90` shows it upright; the affine is nominal.
+    """A grey picture as `(I, J, 1)`, I to the left, J upwards, in the way that all screens show slices; the affine is nominal.
 
     Args:
         path: The file.

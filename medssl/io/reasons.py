@@ -46,6 +46,8 @@ REASONS: dict[str, str] = {
     "not_found": "The path does not exist.",
     "not_nifti": "The file is called NIfTI and is none.",
     "orientation_varies": "The orientation changes inside a series.",
+    "channel_mismatch": "The channels of a scan differ in shape, or are not as many as the model takes.",
+    "label_mismatch": "The mask has another shape or place than its scan.",
     "patient_mismatch": "One series carries two patients.",
     "pixeldata_length": "The pixel data are longer (warning) or shorter (rejected) than declared.",
     "pixelrep_mismatch": "The pixel representation contradicts the compressed stream.",

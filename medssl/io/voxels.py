@@ -129,8 +129,8 @@ def _affine_int(stored: Array, slope: float, intercept: float) -> NDArray[np.int
 
 
 def upright(picture: Array) -> tuple[Array, Affine]:
-    """A picture `(rows, columns)` as `(I, J, 1)` with I to the right and J upwards, and a placeholder affine.
+    """A picture `(rows, columns)` as `(I, J, 1)` with I to the left and J upwards, and a placeholder affine.
 
-    `np.rot90` of the result shows the picture as it was stored: the display rule of every screen and figure.
+    A picture shows the patient's right on its left, as every screen and figure does: `array.T[::-1, ::-1]` of a slice is the picture.
     """
-    return picture.T[:, ::-1, None], np.eye(4)
+    return picture.T[::-1, ::-1, None], np.eye(4)

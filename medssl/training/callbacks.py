@@ -96,5 +96,5 @@ def mosaic(pictures: Tensor) -> Image.Image:
         shown = shown[..., shown.shape[-1] // 2]
     low, high = torch.quantile(shown[0].flatten(), torch.tensor([0.01, 0.99]))
     grey = ((shown - low) / (high - low).clamp(min=1e-6)).clamp(0, 1).mul(255).byte().numpy()
-    rows = [np.concatenate([np.rot90(stage) for stage in sample], axis=1) for sample in grey.swapaxes(0, 1)]
+    rows = [np.concatenate([stage.T[::-1, ::-1] for stage in sample], axis=1) for sample in grey.swapaxes(0, 1)]
     return Image.fromarray(np.concatenate(rows, axis=0))

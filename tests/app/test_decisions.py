@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from decisions import Decision, NotSavedError, connected, current, read_decisions, safe_csv, save_decision
 
+from decisions import Decision, NotSavedError, connected, current, read_decisions, safe_csv, save_decision
 from medssl.errors import NoSpaceError
 
 ANSWER = Decision(scan="case_a", reviewer="AB", verdict="agree", confidence=80, comment="", model_id="m")

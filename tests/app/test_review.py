@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from decisions import read_decisions
 
 APP = Path(__file__).resolve().parents[2] / "app" / "review.py"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from slices import CANVAS, PLANES, PREDICTED, TRUE, Look, draw_slice, oriented, picture_size, presets
-from volumes import KINDS, ScanMaps, load_maps, map_path
 
 from medssl.errors import ScanError
+from slices import CANVAS, PLANES, PREDICTED, TRUE, Look, draw_slice, oriented, picture_size, presets
+from volumes import KINDS, ScanMaps, load_maps, map_path
 
 PLAIN = Look(window=1.0, level=0.5, letters=False)
 
