@@ -6,8 +6,12 @@ sites that differ in contrast, noise and spacing.
 """
 
 import csv
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Self
 
@@ -15,11 +19,11 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Image
 from numpy.typing import ArrayLike, NDArray
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from rich.progress import track
 from scipy.ndimage import gaussian_filter, label, zoom
 
 from medssl.errors import ConfigError, UsageError
+from medssl.io.dicom_write import MRSeries, write_mr_series
 
 Float = NDArray[np.float64]
 Grid = tuple[int, int, int]
@@ -29,6 +33,7 @@ _CENTRE_K_MM = -10.0
 _BASE_GRID = (96, 96, 32)
 _RADIUS_MM = (4.0, 14.0)
 _SMALLEST_VOXELS = 6
+_PATIENTS_A_WORKER = 12
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def make_cohort(out: Path, *, patients: int = 24, shape: Grid = _BASE_GRID, seed
     out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(seed).permutation(patients)
     plans = [_Plan(number, SITES[turn % 2], bool(turn // 2 % 2), bool(turn // 4 % 2)) for number, turn in enumerate(order, start=1)]
-    rows = [_write_patient(out, plan, shape, seed) for plan in plans]
+    rows = _write_patients(out, plans, shape, seed)
     with (out / "patients.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Patient)], lineterminator="\n")
         writer.writeheader()
@@ -150,7 +155,17 @@ def _patient(row: dict[str, str]) -> Patient:
     return Patient(row["patient"], row["site"], row["image"], row["lesion"], row["label"], *numbers)
 
 
-def _write_patient(out: Path, plan: _Plan, shape: Grid, seed: int) -> Patient:
+def _write_patients(out: Path, plans: Sequence[_Plan], shape: Grid, seed: int) -> list[Patient]:
+    """All patients, by as many processes as pay for their start; each patient is a function of the seed and its number."""
+    workers = min(os.cpu_count() or 1, len(plans) // _PATIENTS_A_WORKER)
+    write = partial(_write_patient, out, shape=shape, seed=seed)
+    if workers < 2:
+        return [write(plan) for plan in track(plans, "generating")]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(track(pool.map(write, plans), "generating", total=len(plans)))
+
+
+def _write_patient(out: Path, plan: _Plan, *, shape: Grid, seed: int) -> Patient:
     generator = np.random.default_rng([seed, plan.number])
     name = f"PHANTOM-{plan.number:03d}"
     affine = _affine(plan.site, shape)
@@ -161,7 +176,7 @@ def _write_patient(out: Path, plan: _Plan, shape: Grid, seed: int) -> Patient:
     folder.mkdir(exist_ok=True)
     image = f"{name}/flair" if plan.dicom else f"{name}/flair.nii.gz"
     if plan.dicom:
-        _write_series(out / image, stored, plan, affine, seed)
+        write_mr_series(out / image, stored, affine, _describe(plan, seed))
     else:
         _write_nifti(out / image, (stored * plan.site.slope).astype(np.int16), affine)
     if plan.ill:
@@ -329,70 +344,13 @@ def _write_nifti(path: Path, array: NDArray[np.int16] | NDArray[np.uint8], affin
     nib.save(image, path)
 
 
-def _write_series(folder: Path, stored: NDArray[np.uint16], plan: _Plan, affine: Float, seed: int) -> None:
-    """One axial MR image a slice: rows run to the left, columns to the back, as a scanner writes them."""
-    folder.mkdir(exist_ok=True)
-    series = _series_tags(plan, affine, seed)
-    for k in range(stored.shape[2]):
-        pixels = stored[::-1, ::-1, k].T  # (rows to the back, columns to the left)
-        corner = affine @ (stored.shape[0] - 1, stored.shape[1] - 1, k, 1)
-        _slice(series, pixels, corner, k, seed).save_as(folder / f"IM{k + 1:04d}.dcm", enforce_file_format=True)
-
-
-def _series_tags(plan: _Plan, affine: Float, seed: int) -> dict[str, object]:
-    """Tags that all slices of a series share; UIDs follow from the seed and the number."""
-    key = f"medssl-phantom-{seed}-{plan.number}"
-    i_mm, j_mm, k_mm = (round(float(affine[axis, axis]), 6) for axis in range(3))
-    return {
-        "SpecificCharacterSet": "ISO_IR 100",
-        "ImageType": ["ORIGINAL", "PRIMARY", "M"],
-        "SOPClassUID": MRImageStorage,
-        "StudyDate": "20200101",
-        "Modality": "MR",
-        "Manufacturer": "medssl phantom",
-        "InstitutionName": f"Site {plan.site.name}",
-        "SeriesDescription": "FLAIR generated",
-        "PatientName": f"PHANTOM^{plan.number:03d}",
-        "PatientID": f"PHANTOM-{plan.number:03d}",
-        "PatientBirthDate": "",
-        "PatientSex": "",
-        "ScanningSequence": ["SE", "IR"],
-        "SliceThickness": k_mm,
-        "RepetitionTime": 9000,
-        "EchoTime": 120,
-        "InversionTime": 2500,
-        "SpacingBetweenSlices": k_mm,
-        "PatientPosition": "HFS",
-        "StudyInstanceUID": generate_uid(entropy_srcs=[key, "study"]),
-        "SeriesInstanceUID": generate_uid(entropy_srcs=[key, "series"]),
-        "StudyID": "",
-        "SeriesNumber": 1,
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "FrameOfReferenceUID": generate_uid(entropy_srcs=[key, "frame"]),
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "PixelSpacing": [j_mm, i_mm],
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "BurnedInAnnotation": "NO",
-        "RescaleIntercept": 0,
-        "RescaleSlope": plan.site.slope,
-    }
-
-
-def _slice(series: dict[str, object], pixels: NDArray[np.uint16], corner: Float, k: int, seed: int) -> Dataset:
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(series["SeriesInstanceUID"]), str(seed), str(k)])
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    for keyword, value in series.items():
-        setattr(dataset, keyword, value)
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.InstanceNumber = k + 1
-    dataset.ImagePositionPatient = [round(float(value), 6) + 0.0 for value in (-corner[0], -corner[1], corner[2])]
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.PixelData = np.ascontiguousarray(pixels, dtype="<u2").tobytes()
-    return dataset
+def _describe(plan: _Plan, seed: int) -> MRSeries:
+    """What the headers of a generated series say; UIDs follow from the seed and the number."""
+    return MRSeries(
+        patient=f"PHANTOM-{plan.number:03d}",
+        site=f"Site {plan.site.name}",
+        description="FLAIR generated",
+        manufacturer="medssl phantom",
+        slope=plan.site.slope,
+        key=f"medssl-phantom-{seed}-{plan.number}",
+    )

@@ -10,6 +10,7 @@ from medssl.errors import ConfigError
 
 _FLOOR = re.compile(r"(sensitivity|specificity)\s*>=\s*(0?\.\d+|1(?:\.0*)?|0)")
 _TAIL = 0.05
+_MIDWAY = "youden midway"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def choose(
         labels: (N,) 1 positive, 0 negative.
         scores: (N,) suspicion; those that are not finite are left out.
         unit: What a label belongs to.
-        rule: `youden`, `specificity >= 0.9` (then the highest sensitivity) or `sensitivity >= 0.9` (then the highest specificity).
+        rule: `youden`, `youden midway` (in the middle of the gap below it: the calls here are the same, and new scores that fall a little
+            lower are not lost), `specificity >= 0.9` (then the highest sensitivity) or `sensitivity >= 0.9` (then the highest specificity).
         chosen_on: Name of the split.
         locked_at: ISO 8601 time.
 
@@ -61,6 +63,7 @@ def choose(
     floor = _parse(rule)
     if truth.any() and not truth.all():
         threshold = _best(truth, score, floor)
+        threshold = _midway(score, threshold) if rule == _MIDWAY else threshold
     else:
         threshold, rule = _without_one_class(truth, score)
     called = score >= threshold
@@ -79,11 +82,13 @@ def choose(
 
 def _parse(rule: str) -> tuple[str, float] | None:
     """The rate that has a floor and the floor; None for Youden."""
-    if rule == "youden":
+    if rule in ("youden", _MIDWAY):
         return None
     match = _FLOOR.fullmatch(rule)
     if match is None:
-        raise ConfigError(f"operating point rule {rule!r} is unknown; give youden, 'specificity >= 0.9' or 'sensitivity >= 0.9'")
+        raise ConfigError(
+            f"operating point rule {rule!r} is unknown; give youden, youden midway, 'specificity >= 0.9' or 'sensitivity >= 0.9'"
+        )
     return match[1], float(match[2])
 
 
@@ -105,6 +110,12 @@ def _best(truth: NDArray[np.bool_], score: NDArray[np.float64], floor: tuple[str
 def _highest(candidates: NDArray[np.float64], worth: NDArray[np.generic]) -> float:
     """The highest of the candidates that are worth most."""
     return float(candidates[worth == worth.max()].max())
+
+
+def _midway(score: NDArray[np.float64], threshold: float) -> float:
+    """The middle between a threshold and the next lower score; the threshold itself where there is none."""
+    below = score[score < threshold]
+    return float((threshold + below.max()) / 2) if len(below) else threshold
 
 
 def _without_one_class(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float, str]:

@@ -1,6 +1,5 @@
-"""A network over a whole scan: sliding windows in 2D or 3D, averaged over flips."""
+"""A network over a whole scan: sliding windows in 2D or 3D, averaged with the mirror image."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from medssl.models.architecture import Network
 
+_NOISE = 0.005  # share of a plane
+
 
 @dataclass(frozen=True)
 class Window:
@@ -18,9 +19,10 @@ class Window:
     Args:
         size: Window along each axis, as in training.
         context: Neighbouring slices stacked as channels; 1 for volumes.
-        flips: Average over flips of the first two axes.
+        flips: Average with the mirror image, left and right exchanged.
         overlap: Overlap of windows, 0 to 1.
         batch: Windows at once.
+        foreground: A segmenter looks at the box around everything that is not background; outside of it the probability is 0.
     """
 
     size: tuple[int, ...]
@@ -28,6 +30,7 @@ class Window:
     flips: bool = True
     overlap: float = 0.5
     batch: int = 16
+    foreground: bool = True
 
 
 @torch.inference_mode()
@@ -42,12 +45,52 @@ def probabilities(network: Network, image: Tensor, window: Window) -> Tensor:
     Returns:
         (I, J, K) from a segmenter, (K,) from a classifier of slices, (1,) from a classifier of volumes; float32, 0 to 1, on the CPU.
     """
-    batch = with_context(image, window.context) if network.spatial_dims == 2 else image[None]
-    flips = _flips(network.spatial_dims) if window.flips else [()]
-    total = torch.stack([_logits(network, batch, window, flip) for flip in flips]).mean(dim=0).sigmoid()
+    flat = network.spatial_dims == 2
     if network.task == "classification":
-        return total[:, 0].float().cpu()
-    return (total[:, 0].movedim(0, -1) if network.spatial_dims == 2 else total[0, 0]).float().cpu()
+        return _averaged(network, with_context(image, window.context) if flat else image[None], window)[:, 0].cpu()
+    lesion = torch.zeros(image.shape[1:])
+    box = foreground_box(image, window.size) if window.foreground else (slice(None),) * 3
+    i, j, k = box
+    found = _averaged(network, with_context(image[:, i, j], window.context)[k] if flat else image[None, :, i, j, k], window)
+    lesion[box] = (found[:, 0].movedim(0, -1) if flat else found[0, 0]).cpu()
+    return lesion
+
+
+def foreground_box(image: Tensor, size: Sequence[int]) -> tuple[slice, slice, slice]:
+    """The smallest box around everything that is not background, at least as large as a window where the scan is.
+
+    Background is what lies below a tenth of the way from the darkest value to the 99th percentile, in every channel, after a mean over
+    3 x 3 voxels in the plane; a plane of the scan with less than 0.5 % above that is background, so that noise in air does not count.
+
+    Args:
+        image: (C, I, J, K) preprocessed values.
+        size: Window along I, J and, for volumes, K.
+    """
+    smooth = torch.nn.functional.avg_pool3d(image.float(), (3, 3, 1), stride=1, padding=(1, 1, 0), count_include_pad=False)
+    flat = smooth.flatten(1)
+    low = flat.amin(dim=1)
+    bright = flat.kthvalue(max(1, round(0.99 * flat.shape[1])), dim=1).values
+    level = low + 0.1 * (bright - low)
+    inside = (smooth > level[:, None, None, None]).any(dim=0).float()
+    sides = (inside.mean(dim=(1, 2)) > _NOISE, inside.mean(dim=(0, 2)) > _NOISE, inside.mean(dim=(0, 1)) > _NOISE)
+    i, j, k = (_side(side, least) for side, least in zip(sides, (*size, 1)[:3], strict=True))
+    return i, j, k
+
+
+def _side(inside: Tensor, least: int) -> slice:
+    """The part of one axis that holds everything inside, widened to `least` voxels where the axis has them."""
+    found = inside.nonzero()[:, 0]
+    if len(found) == 0:
+        return slice(0, len(inside))
+    first, last = int(found[0]), int(found[-1]) + 1
+    first = max(0, min(first - max(0, least - (last - first)) // 2, len(inside) - least))
+    return slice(first, min(len(inside), max(last, first + least)))
+
+
+def _averaged(network: Network, batch: Tensor, window: Window) -> Tensor:
+    """Probabilities (B, 1, *S) or (B, 1) of slices or of one volume, averaged over mirror images as logits."""
+    views = (False, True) if window.flips else (False,)
+    return torch.stack([_logits(network, batch, window, mirrored) for mirrored in views]).mean(dim=0).sigmoid().float()
 
 
 def with_context(image: Tensor, context: int) -> Tensor:
@@ -58,13 +101,8 @@ def with_context(image: Tensor, context: int) -> Tensor:
     return image[..., picks].permute(3, 0, 4, 1, 2).flatten(1, 2)
 
 
-def _flips(spatial_dims: int) -> list[tuple[int, ...]]:
-    axes = (2, 3)[:spatial_dims]
-    return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
-
-
-def _logits(network: Network, images: Tensor, window: Window, flip: tuple[int, ...]) -> Tensor:
-    flipped = images.flip(flip) if flip else images
+def _logits(network: Network, images: Tensor, window: Window, mirrored: bool) -> Tensor:
+    flipped = images.flip(2) if mirrored else images
     if network.task == "classification":
         pieces = [network(_fit(part, window.size)) for part in torch.split(flipped, window.batch)]
         return torch.cat(pieces).float()
@@ -73,7 +111,7 @@ def _logits(network: Network, images: Tensor, window: Window, flip: tuple[int, .
     )
     if not isinstance(logits, Tensor):
         raise TypeError("a segmenter returns one tensor")
-    return (logits.flip(flip) if flip else logits).float()
+    return (logits.flip(2) if mirrored else logits).float()
 
 
 def _fit(images: Tensor, size: Sequence[int]) -> Tensor:

@@ -36,7 +36,7 @@ class Labels:
     """
 
     positive: tuple[str, ...] = ()
-    rule: str = "youden"
+    rule: str = "youden midway"
     train_split: str = "train"
     validation_split: str = "val"
 

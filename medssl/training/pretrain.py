@@ -76,6 +76,5 @@ def _card(bundle: Bundle) -> str:
         f"Research use only; not a medical device. An encoder finds no lesions by itself: fine-tune it with `medssl finetune`.\n\n"
         f"- pretrained on {training['scans']} scans of {training['patients']} patients\n"
         f"- {training['steps']} steps, seed {training['seed']}\n"
-        f"- {training['steps']} steps, seed {training['seed']}\n"
         f"- window {list(bundle.window.size)}, context {bundle.window.context}; preprocessing and versions are in `bundle.json`\n"
     )

@@ -53,7 +53,7 @@ def _score(network: Network, case: Case, window: Window, device: torch.device) -
     return Scored(case, output.numpy(), slice_scores(output).numpy())
 
 
-def operating_points(scored: Sequence[Scored], *, rule: str = "youden") -> dict[str, dict[str, object]]:
+def operating_points(scored: Sequence[Scored], *, rule: str = "youden midway") -> dict[str, dict[str, object]]:
     """Thresholds for scans, slices and voxels, from validation scans alone.
 
     Where no scan (or every scan) has a lesion, the threshold of slices serves for scans as well, and the rule says so.

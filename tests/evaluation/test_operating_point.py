@@ -19,6 +19,17 @@ def test_youden_takes_the_higher_of_two_equal_thresholds():
     assert (point.n, point.n_positive, point.sensitivity, point.specificity) == (4, 2, 0.5, 1.0)
 
 
+def test_midway_makes_the_same_calls_from_the_middle_of_the_gap():
+    labels, scores = [1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]
+    point = choose(labels, scores, unit="scan", rule="youden midway", locked_at=WHEN)
+    assert point.threshold == pytest.approx(0.5)
+    assert (point.rule, point.sensitivity, point.specificity) == ("youden midway", 1.0, 1.0)
+
+
+def test_midway_without_a_lower_score_is_the_score_itself():
+    assert choose([1, 0], [0.5, 0.5], unit="scan", rule="youden midway", locked_at=WHEN).threshold == 0.5
+
+
 def test_without_negatives_the_rule_says_that_a_quantile_was_taken():
     scores = np.linspace(0.5, 0.9, 21)
     point = choose(np.ones(21), scores, unit="scan", locked_at=WHEN)

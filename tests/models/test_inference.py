@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from medssl.models.architecture import Architecture, Network
-from medssl.models.inference import Window, probabilities, slice_scores, with_context
+from medssl.models.inference import Window, foreground_box, probabilities, slice_scores, with_context
 
 
 class Centre(Network):
@@ -26,16 +26,41 @@ def test_a_slice_sees_its_neighbours_and_edges_repeat() -> None:
 
 def test_the_map_of_a_scan_lies_where_the_scan_lies() -> None:
     image = torch.randn(1, 20, 12, 5)
-    output = probabilities(Centre(), image, Window((8, 8), context=3))
+    output = probabilities(Centre(), image, Window((8, 8), context=3, foreground=False))
     torch.testing.assert_close(output, image[0].sigmoid(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_scan_smaller_than_the_window_is_padded_and_cut_back() -> None:
     image = torch.randn(1, 6, 5, 2)
-    torch.testing.assert_close(probabilities(Centre(), image, Window((8, 8), context=3)), image[0].sigmoid(), atol=1e-4, rtol=1e-4)
+    window = Window((8, 8), context=3, foreground=False)
+    torch.testing.assert_close(probabilities(Centre(), image, window), image[0].sigmoid(), atol=1e-4, rtol=1e-4)
 
 
 def test_the_score_of_a_slice_is_the_mean_of_its_highest_voxels() -> None:
     lesion = torch.zeros(10, 10, 2)
     lesion[0, :2, 1] = torch.tensor([0.8, 0.4])
     torch.testing.assert_close(slice_scores(lesion, share=0.02), torch.tensor([0.0, 0.6]))
+
+
+def test_nothing_is_found_outside_the_box_of_the_foreground() -> None:
+    image = torch.zeros(1, 40, 30, 6)
+    image[:, 12:22, 5:15, 2:4] = torch.rand(1, 10, 10, 2) + 1
+    box = foreground_box(image, (8, 8))
+    assert box == (slice(11, 23), slice(4, 16), slice(2, 4))  # the mean over 3 x 3 voxels adds a rim of one
+    output = probabilities(Centre(), image, Window((8, 8), context=3))
+    torch.testing.assert_close(output[box], image[0][box].sigmoid(), atol=1e-4, rtol=1e-4)
+    assert output.count_nonzero() == output[box].numel()
+
+
+def test_the_box_is_widened_to_a_window_and_stays_inside_the_scan() -> None:
+    image = torch.zeros(1, 40, 6, 3)
+    image[:, 38:, 1:3] = 1
+    assert foreground_box(image, (8, 8)) == (slice(32, 40), slice(0, 6), slice(0, 3))
+    assert foreground_box(torch.zeros(1, 9, 9, 2), (8, 8)) == (slice(0, 9), slice(0, 9), slice(0, 2))
+
+
+def test_a_bright_speck_in_the_air_does_not_widen_the_box() -> None:
+    image = torch.zeros(1, 40, 40, 20)
+    image[:, 12:28, 12:28] = torch.rand(1, 16, 16, 20) + 1
+    image[0, 0, 0, 0] = 2
+    assert foreground_box(image, (8, 8))[:2] == (slice(11, 29), slice(11, 29))
