@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "the whole flow, on a generated cohort or on a folder of scans",
     "check": "read every scan of a folder and say what is wrong with it",
     "prepare": "read, split by patient and preprocess a folder of scans into a store",
+    "deidentify": "copy a folder of DICOM images without their patients",
     "pretrain": "pretrain an encoder on the unlabelled scans of a store",
     "finetune": "train a lesion classifier or segmenter, from a bundle or from scratch",
     "evaluate": "score a split of a store and write the report",
@@ -91,6 +92,23 @@ def prepare(
     return int(rejected > 0)
 
 
+def deidentify(folder: Path, *, out: Path, key: Path | None = None, new_key: bool = False, force_burned_in: bool = False) -> int:
+    """Copy a folder of DICOM images without their patients (DICOM PS3.15 basic profile).
+
+    Args:
+        folder: What to read; nothing in it is changed.
+        out: Where the copies go, with a table of the files and one of the tags; copies made before are kept.
+        key: File with 32 random bytes that the pseudonyms are made with; OUT.key beside the out folder by default.
+        new_key: Make the key file where there is none.
+        force_burned_in: Copy images too that may have text in their pixels; look at each of them before it is shared.
+    """
+    from medssl.io.deidentify import deidentify_folder, summary
+
+    rows = deidentify_folder(folder, out, key, new_key=new_key, force_burned_in=force_burned_in)
+    _say(f"{summary(rows)} (each file in {out / 'deidentified.csv'}; what the words mean: docs/deidentify.md)")
+    return int(any(row.status == "refused" for row in rows))
+
+
 def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> int:
     """Score a split of a store and write the report.
 
@@ -159,6 +177,7 @@ _PLAIN: dict[str, Callable[..., int]] = {
     "demo": demo,
     "check": check,
     "prepare": prepare,
+    "deidentify": deidentify,
     "evaluate": evaluate,
     "score": score,
     "report": report,
@@ -193,7 +212,8 @@ def _run(command: str, arguments: list[str]) -> int:
     from jsonargparse import ArgumentParser
 
     function = _PLAIN[command]
-    parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, description=(function.__doc__ or "").splitlines()[0])
+    about = (function.__doc__ or "").splitlines()[0]
+    parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_function_arguments(function, as_positional=True)
     settings = _parse(parser.parse_args, arguments, command)
     return function(**vars(settings))

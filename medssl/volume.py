@@ -65,8 +65,8 @@ class Volume:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     def to_ras(self) -> "Volume":
-        """The same scan with its axes flipped and permuted to the closest RAS+ order; no voxel value changes."""
+        """The same scan with its axes flipped and permuted to the closest RAS+ order, as a view; no voxel value changes."""
         current = io_orientation(self.affine)
         turn = ornt_transform(current, axcodes2ornt(("R", "A", "S")))
-        turned = np.stack([apply_orientation(channel, turn) for channel in self.array])
+        turned = np.moveaxis(apply_orientation(np.moveaxis(self.array, 0, -1), turn), -1, 0)
         return replace(self, array=turned, affine=self.affine @ inv_ornt_aff(turn, self.shape))

@@ -1,13 +1,17 @@
 """A DICOM series or image to values with geometry."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from medssl.errors import ScanError
-from medssl.io.dicom_header import DicomFile, Frame
+from medssl.io.decode_pool import WORKERS
+from medssl.io.dicom_frames import Frame
+from medssl.io.dicom_header import DicomFile
 from medssl.io.dicom_pixels import stored_frames, supported
 from medssl.io.dicom_series import Slice, stack
+from medssl.io.dicom_stack import is_plain, read_plain
 from medssl.io.voxels import MAX_VOXEL_BYTES, RawScan, rescaled, upright
 from medssl.volume import Array
 
@@ -34,26 +38,35 @@ def read_dicom(files: Sequence[DicomFile]) -> RawScan:
     if any(file.multiframe and len({frame.position for frame in file.frames}) < 2 <= len(file.frames) for file in files):
         raise ScanError("no_geometry", "the frames of the file have no position of their own")
     found = stack(files)
+    first = files[0]
+    if first.rows * first.columns * len(found.slices) * first.allocated // 8 > MAX_VOXEL_BYTES:
+        raise ScanError("declared_size", "the series declares more voxels than the cap")
+    if is_plain(found.slices):
+        read = read_plain(found.slices)
+        ordered = tuple(dict.fromkeys([*found.warnings, *sorted(warnings)]))
+        return RawScan(read.values, found.affine, modality=first.modality, warnings=ordered, extremes=read.extremes)
     planes, notes = _planes(found.slices)
     ordered = tuple(dict.fromkeys([*found.warnings, *sorted(warnings | notes)]))
-    return RawScan(np.stack(planes, axis=-1), found.affine, modality=files[0].modality, warnings=ordered)
+    return RawScan(np.stack(planes).transpose(2, 1, 0), found.affine, modality=first.modality, warnings=ordered)
 
 
 def _planes(slices: Sequence[Slice]) -> tuple[list[Array], set[str]]:
-    first = slices[0].file
-    if first.rows * first.columns * len(slices) * first.allocated // 8 > MAX_VOXEL_BYTES:
-        raise ScanError("declared_size", "the series declares more voxels than the cap")
+    """Values `(rows, columns)` of each slice after rescale, and warnings; files are decoded several at a time."""
+    frames: dict[DicomFile, list[tuple[int, Frame]]] = {}
+    for number, each in enumerate(slices):
+        frames.setdefault(each.file, []).append((number, each.frame))
+    planes: dict[int, Array] = {}
     notes: set[str] = set()
-    stored: dict[int, Array] = {}
-    planes = []
-    for each in slices:
-        if id(each.file) not in stored:
-            if not each.file.multiframe:
-                stored.clear()  # one file at a time is held
-            stored[id(each.file)], found = stored_frames(each.file)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for parts, found in pool.map(_file_planes, frames, frames.values()):
+            planes.update(parts)
             notes.update(found)
-        planes.append(_rescaled(stored[id(each.file)][each.frame.index], each.frame).T)
-    return planes, notes
+    return [planes[number] for number in range(len(slices))], notes
+
+
+def _file_planes(file: DicomFile, frames: Sequence[tuple[int, Frame]]) -> tuple[dict[int, Array], tuple[str, ...]]:
+    stored, notes = stored_frames(file)
+    return {number: _rescaled(stored[frame.index], frame) for number, frame in frames}, notes
 
 
 def _rescaled(values: Array, frame: Frame) -> Array:

@@ -14,6 +14,7 @@ from medssl.errors import ScanError
 Elements: TypeAlias = "dict[int, bytes | list[Elements]]"
 
 UNDEFINED = 0xFFFFFFFF
+SYNTAX = 0x00020010
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _MAX_DEPTH = 64
@@ -48,6 +49,15 @@ class PixelElement:
 
 
 @dataclass(frozen=True)
+class Leaf:
+    """A value outside of any sequence: where it lies in the file, and its tag."""
+
+    start: int
+    end: int
+    tag: int
+
+
+@dataclass(frozen=True)
 class Parsed:
     """The wanted elements of one file.
 
@@ -57,6 +67,7 @@ class Parsed:
         pixels: The pixel data element, None where there is none.
         warnings: `missing_preamble`, `missing_file_meta`.
         inflated: The whole data set, for the deflated syntax only.
+        leaves: Every value outside of sequences, in the order of the file.
     """
 
     syntax: str
@@ -65,6 +76,7 @@ class Parsed:
     pixels: PixelElement | None
     warnings: tuple[str, ...]
     inflated: bytes | None = None
+    leaves: tuple[Leaf, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class ElementReader:
         self.complete = complete
         self.wanted = wanted
         self.pixels: PixelElement | None = None
+        self.leaves: list[Leaf] = []
 
     def need(self, end: int) -> None:
         """Make sure that the buffer reaches `end`.
@@ -146,9 +159,12 @@ class ElementReader:
                 items, _ = self.sequence(value, after, coding, depth + 1)
                 if tag in self.wanted:
                     found[tag] = items
-        elif tag in self.wanted:
+        else:
             self.need(after)
-            found[tag] = self.buffer[value:after]
+            if depth == 0:
+                self.leaves.append(Leaf(value, after, tag))
+            if tag in self.wanted:
+                found[tag] = self.buffer[value:after]
         self.need(after)
         return after
 
@@ -187,7 +203,7 @@ def parse(buffer: bytes, *, complete: bool, wanted: frozenset[int]) -> Parsed:
     """
     at = 132 if buffer[128:132] == b"DICM" else 0
     warnings = () if at else ("missing_preamble",)
-    syntax, start = _file_meta(buffer, at, complete=complete)
+    syntax, start, meta = _file_meta(buffer, at, complete=complete)
     if start == at:
         warnings = (*warnings, "missing_file_meta")
     if syntax == _DEFLATED:
@@ -195,19 +211,21 @@ def parse(buffer: bytes, *, complete: bool, wanted: frozenset[int]) -> Parsed:
             raise MoreNeeded
         inflated = _inflate(buffer[start:])
         return replace(_body(inflated, 0, EXPLICIT, True, wanted), syntax=syntax, warnings=warnings, inflated=inflated)
-    return replace(_body(buffer, start, syntax, complete, wanted), warnings=warnings)
+    body = _body(buffer, start, syntax, complete, wanted)
+    return replace(body, warnings=warnings, leaves=(*meta, *body.leaves))
 
 
-def _file_meta(buffer: bytes, at: int, *, complete: bool) -> tuple[str, int]:
+def _file_meta(buffer: bytes, at: int, *, complete: bool) -> tuple[str, int, list[Leaf]]:
     reader = ElementReader(buffer, complete=complete, wanted=frozenset())
     syntax, coding = "", _Coding(explicit=True, order="<")
     while buffer[at : at + 2] == b"\x02\x00":
         tag, _, length, value = reader.header(at, coding)
         at = value + length
         reader.need(at)
-        if tag == 0x00020010:
+        reader.leaves.append(Leaf(value, at, tag))
+        if tag == SYNTAX:
             syntax = buffer[value:at].decode("ascii", "replace").strip("\0 ")
-    return syntax, at
+    return syntax, at, reader.leaves
 
 
 def _body(buffer: bytes, start: int, syntax: str, complete: bool, wanted: frozenset[int]) -> Parsed:
@@ -220,7 +238,7 @@ def _body(buffer: bytes, start: int, syntax: str, complete: bool, wanted: frozen
     if (declared != IMPLICIT, declared == _BIG_ENDIAN) != (coding.explicit, coding.order == ">"):
         raise ScanError("bad_transfer_syntax", "the data set is not coded as its transfer syntax says")
     elements, _ = reader.dataset(start, None, coding)
-    return Parsed(declared, coding.order == ">", elements, reader.pixels, ())
+    return Parsed(declared, coding.order == ">", elements, reader.pixels, (), leaves=tuple(reader.leaves))
 
 
 def _coding(first: bytes) -> _Coding:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ScanError
-from medssl.io.dicom_header import DicomFile, Frame, Vector
+from medssl.io.dicom_frames import Frame
+from medssl.io.dicom_header import DicomFile
 from medssl.io.dicom_pixels import pixel_bytes_sha256
+from medssl.io.dicom_tags import Vector
 
 Points = NDArray[np.float64]
 
@@ -84,6 +86,7 @@ def stack(files: Sequence[DicomFile]) -> Stack:
     unique = _without_copies(images)
     warnings += ["duplicate_dropped"] if len(unique) < len(images) else []
     slices = [Slice(file, frame) for file in unique for frame in file.frames]
+    _check_one_stack(slices)
     _check_uniform(slices)
     ordered, affine, found = _place(slices)
     declared = max(file.declared_images for file in images)
@@ -99,6 +102,17 @@ def _without_copies(files: Sequence[DicomFile]) -> list[DicomFile]:
         if len(copies) > 1 and len({pixel_bytes_sha256(file) for file in copies}) > 1:
             raise ScanError("conflicting_slices", "one SOP instance UID stands on two different images")
     return [copies[0] for copies in by_uid.values()]
+
+
+def _check_one_stack(slices: Sequence[Slice]) -> None:
+    """Frames of one file that are several stacks, or one stack several times."""
+    if not slices[0].file.multiframe:
+        return
+    if len({each.frame.stack for each in slices} - {""}) > 1:
+        raise ScanError("not_a_volume", "the frames of the file belong to several stacks")
+    times = set(Counter(_rounded(each.frame.position) for each in slices).values())
+    if len(times) == 1 and max(times) > 1:
+        raise SeriesError("not_3d", f"each position of the file has {max(times)} frames", ("conflicting_slices",))
 
 
 def _check_uniform(slices: Sequence[Slice]) -> None:

@@ -4,14 +4,19 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medssl.errors import ScanError, UsageError
+from medssl.io.archive import Packed, unpacked
 from medssl.io.dicom import read_dicom
 from medssl.io.dicom_header import BadFile
 from medssl.io.dicom_series import SeriesError
 from medssl.io.dicom_sources import dicom_sources
+from medssl.io.files import FileStamp
+from medssl.io.metaimage import read_metaimage
+from medssl.io.mgh import read_mgh
 from medssl.io.nifti import read_nifti
+from medssl.io.nrrd import read_nrrd
 from medssl.io.raster import read_picture
 from medssl.io.record import Reading, ScanRecord
 from medssl.io.sources import Entry, Source, Walk, slug, unique, walk
@@ -22,27 +27,51 @@ __all__ = ["Source", "check_folder", "find_sources", "read_folder", "read_source
 
 logger = logging.getLogger(__name__)
 
-_UNSUPPORTED = frozenset({"nrrd", "metaimage", "mgh", "zip"})
+_READERS = {"nifti": read_nifti, "nrrd": read_nrrd, "metaimage": read_metaimage, "mgh": read_mgh}
+_NO_KIND = frozenset({"unknown", "empty", "unreadable"})
 _PICTURES = frozenset({"png", "jpeg", "tiff"})
+_NO_FORMAT = {
+    ("nifti", ""): "not_nifti",
+    ("nifti", ".gz"): "corrupt_gzip",
+    ("mgh", ".mgz"): "corrupt_gzip",
+    ("dicom", ""): "not_dicom",
+    ("zip", ""): "corrupt_archive",
+}
 _STATUSES = ("accepted", "accepted_with_warning", "rejected")
 
 
 def find_sources(folder: Path) -> list[Source]:
     """What scans are read from below a folder, or one file; each has an id of its own.
 
+    Args:
+        folder: A folder, a file, or a place inside a zip archive (`a.zip/inner`).
+
     Raises:
         UsageError: `not_found`.
+        NoSpaceError: The folder for temporary files is full.
     """
-    return _sources(walk(folder), folder)
+    archive = next((each for each in folder.parents if each.is_file()), None)
+    if archive is None:
+        return _sources(walk(folder), folder)
+    inside = [each for each in find_sources(archive) if _leads_to(each.source, folder.relative_to(archive.parent))]
+    if not inside:
+        raise UsageError(f"not_found: {folder.name} is not in {archive.name}")
+    return inside
 
 
-def _sources(found: Walk, folder: Path) -> list[Source]:
+def _leads_to(source: str, place: Path) -> bool:
+    return PurePosixPath(source).is_relative_to(PurePosixPath(place))
+
+
+def _sources(found: Walk, folder: Path, *, packed: bool = False) -> list[Source]:
     root = folder.resolve()
+    data = {each.data for each in found.entries if each.data is not None}
+    found = replace(found, entries=tuple(each for each in found.entries if each.place not in data or each.kind not in _NO_KIND))
     sources, done = dicom_sources(found, root)
-    pairs = {each.place.with_suffix(".img") for each in found.entries if each.kind == "nifti" and each.place.suffix == ".hdr"}
     for each in found.entries:
-        if each not in done and each.place not in pairs:
-            sources += _file_source(each, found)
+        if each in done:
+            continue
+        sources += _archive_sources(each) if each.kind == "zip" and not packed else _file_source(each, found)
     sources += [Source(slug(place), place.as_posix(), "unknown", root / place, ("not_a_file",)) for place in found.hollow]
     sources.sort(key=lambda each: (each.source, each.scan_id))
     return [replace(each, scan_id=name) for each, name in zip(sources, unique([each.scan_id for each in sources]), strict=True)]
@@ -53,49 +82,80 @@ def _file_source(each: Entry, found: Walk) -> list[Source]:
     if problem and each.is_side_file and not each.claim:
         return []
     place = each.place
-    if each.kind == "nifti" and place.suffix == ".hdr" and each.path.with_suffix(".img").is_file():
-        place = place.with_suffix(".img")
-    kind = "unknown" if each.kind in ("empty", "unreadable") else each.kind
+    data = None if each.data is None else each.path.parent / each.data.relative_to(place.parent)
+    if each.kind == "nifti" and data is not None and data.is_file():
+        place = place.with_name(data.name)
+    kind = "unknown" if each.kind in _NO_KIND else each.kind
     notes = tuple(sorted(found.notes.get(place.parent, ())))
-    return [Source(slug(place), place.as_posix(), kind, each.path, (problem,) if problem else (), notes)]
+    return [Source(slug(place), place.as_posix(), kind, each.path, (problem,) if problem else (), notes, data=data)]
 
 
 def _problem(each: Entry) -> str:
     if isinstance(each.header, BadFile):
         return each.header.code
-    if each.kind in _UNSUPPORTED:
-        return "unsupported_format"
+    if each.kind == "zip":
+        return "nested_archive"
     if each.kind in _PICTURES and each.claim in ("dicom", "nifti"):
         return f"not_{each.claim}"
     if each.kind != "unknown":
         return ""
-    if each.claim == "nifti":
-        return "corrupt_gzip" if each.place.suffix.lower() == ".gz" else "not_nifti"
-    return "not_dicom" if each.claim == "dicom" else "not_a_scan"
+    return _NO_FORMAT.get((each.claim, each.place.suffix.lower()), _NO_FORMAT.get((each.claim, ""), "not_a_scan"))
 
 
-def read_folder(folder: Path) -> Iterator[Reading]:
+def _archive_sources(each: Entry) -> list[Source]:
+    """The scans inside a zip archive, or one refusal of it."""
+    try:
+        with unpacked(each.path) as (folder, stamp):
+            inner = _sources(walk(folder), folder, packed=True)
+            if not inner:
+                raise ScanError("no_files", "the archive holds no scan")
+            return [_packed(source, each, folder, stamp) for source in inner]
+    except ScanError as error:
+        return [Source(slug(each.place), each.place.as_posix(), "zip", each.path, (error.code,))]
+
+
+def _packed(source: Source, archive: Entry, folder: Path, stamp: FileStamp) -> Source:
+    """A source found in the unpacked folder, which is about to go, with its paths below the archive instead."""
+    place = archive.place / source.source
+    paths = [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
+    return replace(
+        _moved(source, folder, archive.path),
+        scan_id=source.scan_id if source.files else slug(place),
+        source=place.as_posix(),
+        packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in paths)),
+    )
+
+
+def _moved(source: Source, root: Path, to: Path) -> Source:
+    files = tuple(replace(file, path=to / file.path.relative_to(root)) for file in source.files)
+    return replace(source, path=to / source.path.relative_to(root), files=files)
+
+
+def read_folder(folder: Path, *, fingerprint: bool = True) -> Iterator[Reading]:
     """One reading per scan below a folder; a scan that cannot be used comes with its reasons and no volume.
+
+    Args:
+        folder: What `find_sources` takes.
+        fingerprint: Fill `voxels_sha256` of the records; for a large scan that takes longer than reading and all checks.
 
     Raises:
         UsageError: `not_found`.
     """
-    found = walk(folder)
-    sources = _sources(found, folder)
+    sources = find_sources(folder)
     if not sources:
-        notes = {note for notes in found.notes.values() for note in notes}
+        notes = {note for notes in walk(folder).notes.values() for note in notes}
         yield _rejected(Source("scan", ".", "unknown", folder), ("no_files", *sorted(notes)))
     for source in sources:
-        yield read_source(source)
+        yield read_source(source, fingerprint=fingerprint)
 
 
-def read_source(source: Source) -> Reading:
-    """One scan, or its refusal; never raises for a bad scan."""
+def read_source(source: Source, *, fingerprint: bool = True) -> Reading:
+    """One scan, or its refusal; never raises for a bad scan. Without `fingerprint` the record has no `voxels_sha256`."""
     if source.problems:
         return _rejected(source, source.problems)
     try:
         raw = _read_raw(source)
-        volume, fingerprint, warnings = finish(raw)
+        volume, voxels_sha256, warnings = finish(raw, fingerprint=fingerprint)
     except SeriesError as error:
         return _rejected(source, (error.code, *error.also))
     except ScanError as error:
@@ -113,17 +173,21 @@ def read_source(source: Source) -> Reading:
         shape=volume.shape,
         spacing_mm=volume.spacing_mm,
         affine_ras=volume.affine.tolist(),
-        voxels_sha256=fingerprint,
+        voxels_sha256=voxels_sha256 or None,
         patient=source.patient,
     )
     return Reading(record, volume)
 
 
 def _read_raw(source: Source) -> RawScan:
+    if source.packed is not None:
+        packed = source.packed
+        with unpacked(packed.archive, members=packed.members, stamp=packed.stamp) as (folder, _):
+            return _read_raw(replace(_moved(source, packed.archive, folder), packed=None))
     if source.format == "dicom":
         return read_dicom(source.files)
-    if source.format == "nifti":
-        return read_nifti(source.path)
+    if source.format in _READERS:
+        return _READERS[source.format](source.path)
     return read_picture(source.path, source.format)
 
 
@@ -157,7 +221,7 @@ def read_volume(path: Path, *, constant_allowed: bool = False) -> Volume:
     if source.problems:
         raise ScanError(source.problems[0], "the scan was refused; run medssl check")
     try:
-        return finish(_read_raw(source), constant_allowed=constant_allowed)[0]
+        return finish(_read_raw(source), constant_allowed=constant_allowed, fingerprint=False)[0]
     except MemoryError as error:
         raise ScanError("too_large", "the scan does not fit into memory") from error
 

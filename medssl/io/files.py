@@ -1,15 +1,20 @@
 """Opening files nobody vouches for: regular files only, no link followed, content told by its first bytes."""
 
 import os
+import re
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from medssl.errors import ScanError
 
 HEAD_BYTES = 32 * 1024  # the header of most DICOM slices fits
-_SHORT = 1024  # enough for every other magic number
+_METAIMAGE = (b"ObjectType", b"NDims")
+_MAX_NAME_BYTES = 4000
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -19,6 +24,7 @@ _MAGIC = (
     (b"II+\x00", "tiff"),
     (b"NRRD000", "nrrd"),
     (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),  # without members
 )
 _CLAIMS = {
     ".dcm": "dicom",
@@ -59,10 +65,24 @@ def read_file(path: Path, *, start: int = 0, length: int | None = None, stamp: F
         stamp: Size and time that the file must still have.
 
     Raises:
-        ScanError: `not_a_file`, `unreadable_file`, `changed_while_read`.
+        ScanError: `not_found`, `not_a_file`, `unreadable_file`, `changed_while_read`.
+    """
+    with open_file(path, stamp=stamp) as (file, found):
+        file.seek(start)
+        return _read(file.fileno(), max(0, min(found.size - start, found.size if length is None else length))), found
+
+
+@contextmanager
+def open_file(path: Path, *, stamp: FileStamp | None = None) -> Iterator[tuple[BinaryIO, FileStamp]]:
+    """A regular file, open for reading without a buffer, with its size and time.
+
+    Raises:
+        ScanError: `not_found`, `not_a_file`, `unreadable_file`, `changed_while_read`.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise ScanError("not_found", "the file does not exist") from error
     except OSError as error:
         raise ScanError("unreadable_file", f"cannot open the file ({error.strerror})") from error
     with os.fdopen(handle, "rb", buffering=0) as file:
@@ -72,8 +92,7 @@ def read_file(path: Path, *, start: int = 0, length: int | None = None, stamp: F
         found = FileStamp(facts.st_size, facts.st_mtime_ns)
         if stamp is not None and stamp != found:
             raise ScanError("changed_while_read", "the file changed since it was found; run again")
-        file.seek(start)
-        return _read(file.fileno(), max(0, min(facts.st_size - start, facts.st_size if length is None else length))), found
+        yield file, found
 
 
 def _read(handle: int, length: int) -> bytes:
@@ -88,6 +107,59 @@ def _read(handle: int, length: int) -> bytes:
         parts.append(part)
         length -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_into(path: Path, buffer: memoryview, *, start: int, stamp: FileStamp) -> None:
+    """Fill a buffer with bytes of a regular file.
+
+    Raises:
+        ScanError: `truncated` where the file ends first, and those of `open_file`.
+    """
+    with open_file(path, stamp=stamp) as (file, _):
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(file.fileno(), [buffer[done:]], start + done)
+            except OSError as error:
+                raise ScanError("unreadable_file", f"cannot read the file ({error.strerror})") from error
+            if count == 0:
+                raise ScanError("truncated", "the pixel data end too early")
+            done += count
+
+
+def inner_place(name: str) -> PurePosixPath:
+    """The name that a header or an archive gives to a file, as a path below the folder that it belongs to.
+
+    Raises:
+        ScanError: `path_escape` for `..`, an absolute path, a drive, a URL or a backslash; `bad_header` for control characters.
+    """
+    if "\\" in name or name.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name) or ".." in name.split("/"):
+        raise ScanError("path_escape", "the name of a file leads out of its folder")
+    place = PurePosixPath(name)
+    if not place.parts or not all(" " <= each != "\x7f" for each in name) or len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        raise ScanError("bad_header", "the name of a file is empty, too long or holds control characters")
+    return place
+
+
+def read_beside(header: Path, name: str, *, start: int = 0, length: int | None = None) -> tuple[bytes, FileStamp]:
+    """Bytes of the file that a header names, which must lie in the header's folder or below; no link is followed. Trust rule 13.
+
+    Raises:
+        ScanError: `path_escape`, `bad_header`, and those of `read_file`.
+    """
+    place = inner_place(name)
+    try:
+        linked = any((header.parent / part).is_symlink() for part in (place, *place.parents[:-1]))
+    except OSError as error:
+        raise ScanError("bad_header", f"the header names a file that cannot be ({error.strerror})") from error
+    if linked:
+        raise ScanError("path_escape", "the data of a header lie behind a link")
+    return read_file(header.parent / place, start=start, length=length)
+
+
+def pair_image(header: Path) -> Path:
+    """The `.img` of a NIfTI pair, by the name of its `.hdr`."""
+    return header.with_suffix(".IMG" if header.suffix.isupper() else ".img")
 
 
 def claimed_format(name: str) -> str:
@@ -116,14 +188,19 @@ def sniff(head: bytes, name: str) -> str:
         return _sniff_gzip(head, name)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
-            return kind
+            return kind if kind != "zip" or _may_be_archive(name) else "unknown"
     if _is_nifti(head, name):
         return "nifti"
     if head[:4] == b"\x00\x00\x00\x01" and claimed_format(name) == "mgh":
         return "mgh"
-    if b"ElementDataFile" in head[:_SHORT] or head.startswith(b"ObjectType"):
+    if head.startswith(_METAIMAGE) or (claimed_format(name) == "metaimage" and b"ElementDataFile" in head):
         return "metaimage"
     return "dicom" if looks_like_dataset(head) else "unknown"
+
+
+def _may_be_archive(name: str) -> bool:
+    """Office files, model weights and the like are zip archives too, under other names."""
+    return claimed_format(name) == "zip" or not Path(name).suffix
 
 
 def _is_nifti(head: bytes, name: str) -> bool:
@@ -135,13 +212,13 @@ def _is_nifti(head: bytes, name: str) -> bool:
 
 def _sniff_gzip(head: bytes, name: str) -> str:
     claim = claimed_format(name)
-    if claim == "mgh":
-        return "mgh"
     try:
         inner = zlib.decompressobj(wbits=31).decompress(head, 600)
     except zlib.error:
-        return "nifti" if claim == "nifti" else "unknown"
-    return "nifti" if claim == "nifti" or _is_nifti(inner, name) else "unknown"
+        inner = b""
+    if _is_nifti(inner, name):
+        return "nifti"
+    return claim if claim in ("nifti", "mgh") else "unknown"
 
 
 def looks_like_dataset(head: bytes) -> bool:

@@ -1,7 +1,6 @@
 """NIfTI-1 and NIfTI-2, plain, gzipped or as a pair. https://nifti.nimh.nih.gov, trust rules 10 and 11."""
 
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ScanError
-from medssl.io.files import claimed_format, read_file
-from medssl.io.voxels import MAX_VOXEL_BYTES, RawScan, rescaled
+from medssl.io.files import claimed_format, pair_image, read_file
+from medssl.io.grid import affine_warnings, check_declared, checked_affine, volume_shape
+from medssl.io.inflate import Inflater
+from medssl.io.voxels import RawScan, rescaled
 from medssl.volume import Affine, Array
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # of xyzt_units: unknown, metre, millimetre, micron
-_SLACK = 1 << 20  # bytes read after the volume, to reach the checksum
-_BOMB_BYTES, _BOMB_RATIO = 256 << 20, 200
-_DRAIN = 64 << 20
-_MAX_SPACING_MM, _MIN_SPACING_MM = 200.0, 1e-6
+_HEAD_BYTES = 1024
 _FORMS_AGREE_MM = 0.05
-_SHEAR_COSINE = 2e-3
 _ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 
 
@@ -50,14 +47,14 @@ def read_nifti(path: Path) -> RawScan:
 
     Raises:
         ScanError: `not_nifti`, `truncated`, `corrupt_gzip`, `inflated_size`, `declared_size`, `bad_*`, `not_3d`, `no_geometry`,
-            `left_right_ambiguous`.
+            `left_right_ambiguous`, `not_found` without the `.img` of a pair, `unsupported_format` for a gzipped pair.
     """
     raw, _ = read_file(path)
     if raw[:2] == b"\x1f\x8b":
         header, data, warnings = _read_gzip(raw)
     else:
         header = parse_header(raw)
-        data = read_file(path.with_suffix(".img"))[0] if header.pair else raw
+        data = read_file(pair_image(path))[0] if header.pair else raw
         warnings = ["trailing_bytes"] if len(data) > header.end else []
     warnings += _name_warnings(path.name, zipped=raw[:2] == b"\x1f\x8b")
     if len(data) < header.end:
@@ -75,59 +72,18 @@ def _name_warnings(name: str, *, zipped: bool) -> list[str]:
 
 
 def _read_gzip(raw: bytes) -> tuple[NiftiHeader, bytes, list[str]]:
-    stream = _Inflater(raw)
-    head = stream.take(1024)
+    stream = Inflater(raw)
+    head = stream.take(_HEAD_BYTES)
     try:
         header = parse_header(head)
-        if header.end >= _BOMB_BYTES and header.end > _BOMB_RATIO * len(raw):
-            raise ScanError("inflated_size", f"{len(raw) >> 10} KiB of gzip declare {header.end >> 20} MiB")
+        if header.pair:
+            raise ScanError("unsupported_format", "a gzipped header of a pair is not read")
+        stream.check_ratio(header.end)
     except ScanError:
-        stream.take(_DRAIN)  # a damaged stream is the better reason
+        stream.drain()
         raise
-    data = head + stream.take(max(0, header.end - len(head)))
-    rest = max(0, len(data) - header.end)
-    rest += len(stream.take(_SLACK))
-    if len(data) < header.end and not stream.ended:
-        raise ScanError("truncated", "the gzip stream ends too early")
-    return header, data, ["trailing_bytes"] if rest or not stream.ended else []
-
-
-class _Inflater:
-    """A gzip stream, inflated in bounded steps; its checksum and length are checked where its end is reached."""
-
-    def __init__(self, raw: bytes) -> None:
-        self.stream = zlib.decompressobj(wbits=31)
-        self.pending = raw
-        self.ended = False
-
-    def take(self, limit: int) -> bytes:
-        """At most `limit` further bytes, fewer at the end of the stream.
-
-        Raises:
-            ScanError: `corrupt_gzip`, or `truncated` where the input ends first.
-        """
-        parts: list[bytes] = []
-        left = limit
-        while left > 0 and not self.ended:
-            try:
-                part = self.stream.decompress(self.pending, left)
-            except zlib.error as error:
-                raise ScanError("corrupt_gzip", "the gzip stream is damaged, its checksum or length is wrong") from error
-            self.pending = self.stream.unconsumed_tail
-            parts.append(part)
-            left -= len(part)
-            if self.stream.eof:
-                self._next_member()
-            elif not part and not self.pending:
-                raise ScanError("truncated", "the gzip stream ends too early")
-        return b"".join(parts)
-
-    def _next_member(self) -> None:
-        self.pending = self.stream.unused_data
-        if self.pending[:2] == b"\x1f\x8b":
-            self.stream = zlib.decompressobj(wbits=31)
-        else:
-            self.ended = True
+    data, more = stream.rest(max(0, header.end - len(head)))
+    return header, head + data, ["trailing_bytes"] * (more or len(head) > header.end)
 
 
 def parse_header(head: bytes) -> NiftiHeader:
@@ -142,8 +98,7 @@ def parse_header(head: bytes) -> NiftiHeader:
         raise ScanError("bad_datatype", f"datatype {code} is unknown, complex or colour")
     dtype: np.dtype[np.generic] = np.dtype(_TYPES[code]).newbyteorder(order)
     shape = _shape([int(size) for size in fields["dim"]])
-    if math.prod(shape) * dtype.itemsize > MAX_VOXEL_BYTES:
-        raise ScanError("declared_size", f"the header declares {math.prod(shape) * dtype.itemsize >> 20} MiB")
+    check_declared(shape, dtype)
     pair = bytes(fields["magic"]).startswith((b"ni1", b"ni2"))
     size = int(fields["sizeof_hdr"])
     offset = float(fields["vox_offset"])
@@ -171,12 +126,7 @@ def _shape(dim: list[int]) -> tuple[int, int, int]:
     axes = dim[0]
     if not 1 <= axes <= 7:
         raise ScanError("bad_header", f"the header declares {axes} axes")
-    sizes = dim[1 : axes + 1]
-    if min(sizes) < 1:
-        raise ScanError("bad_size", "a dimension is zero or negative")
-    if axes < 3 or any(size != 1 for size in sizes[3:]):
-        raise ScanError("not_3d", f"one volume of three axes is wanted, found {'x'.join(map(str, sizes))}")
-    return sizes[0], sizes[1], sizes[2]
+    return volume_shape(dim[1 : axes + 1])
 
 
 def _scaled(values: Array, fields: NDArray[np.void]) -> Array:
@@ -196,7 +146,7 @@ def read_affine(fields: NDArray[np.void]) -> tuple[Affine, bool, list[str]]:
     """
     sform, qform, warnings = None, None, []
     if fields["sform_code"] > 0:
-        sform = _checked(np.vstack([[fields[f"srow_{axis}"] for axis in "xyz"], [0, 0, 0, 1]]).astype(np.float64))
+        sform = checked_affine(np.vstack([[fields[f"srow_{axis}"] for axis in "xyz"], [0, 0, 0, 1]]).astype(np.float64))
     if fields["qform_code"] > 0:
         qform = _qform(fields, needed=sform is None)
     affine = qform if sform is None else sform
@@ -208,23 +158,8 @@ def read_affine(fields: NDArray[np.void]) -> tuple[Affine, bool, list[str]]:
     if unit not in _MILLIMETRES:
         raise ScanError("bad_header", f"xyzt_units {unit} has no meaning")
     affine = np.vstack([affine[:3] * _MILLIMETRES[unit], affine[3:]])
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if spacing.max() > _MAX_SPACING_MM or spacing.min() < _MIN_SPACING_MM:
-        raise ScanError("bad_pixelspacing", "the voxel size is absurd")
-    unitary = affine[:3, :3] / spacing
-    if np.abs(unitary.T @ unitary - np.eye(3)).max() > _SHEAR_COSINE:
-        warnings.append("sheared_affine")
+    warnings += affine_warnings(affine)
     return affine, unit == 0, warnings + (["units_converted"] if unit in (1, 3) else [])
-
-
-def _checked(affine: Affine) -> Affine:
-    matrix = affine[:3, :3]
-    lengths = np.linalg.norm(matrix, axis=0)
-    if not np.isfinite(matrix).all() or lengths.min() == 0 or abs(np.linalg.det(matrix / lengths)) < 1e-4:
-        raise ScanError("bad_orientation", "the matrix is not a number or singular")
-    if not np.isfinite(affine).all():
-        raise ScanError("bad_header", "the offset is not a number")
-    return affine
 
 
 def _qform(fields: NDArray[np.void], *, needed: bool) -> Affine | None:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from medssl.errors import ScanError, UsageError
-from medssl.io.dicom_header import BadFile, DicomFile, read_header
-from medssl.io.files import HEAD_BYTES, claimed_format, read_file, sniff
+from medssl.io import metaimage, nrrd
+from medssl.io.archive import Packed
+from medssl.io.dicom_header import BadFile, DicomFile
+from medssl.io.dicom_templates import HeaderReader
+from medssl.io.files import claimed_format, inner_place, pair_image, read_file, sniff
 
 _SIDE_SUFFIXES = frozenset(
     {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".log", ".xml", ".html", ".pdf", ".bval", ".bvec"}
@@ -21,13 +24,19 @@ _MAX_ID = 100
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A regular file: its place, its format by content, the format its name claims, and its header where it is DICOM."""
+    """A regular file: its place, its format by content, the format its name claims, and its header where it is DICOM.
+
+    Args:
+        place: Path below the scanned root.
+        data: Where its voxels lie, if it is a header without them.
+    """
 
     path: Path
-    place: PurePosixPath  # below the scanned root
+    place: PurePosixPath
     kind: str
     claim: str
     header: DicomFile | BadFile | None = None
+    data: PurePosixPath | None = None
 
     @property
     def is_side_file(self) -> bool:
@@ -49,12 +58,14 @@ class Source:
         scan_id: Unique among the sources of one folder.
         source: Path below the scanned folder, with `/`.
         format: Format by content.
-        path: The file, or the folder of a DICOM series.
+        path: The file, or the folder of a DICOM series; below the path of the archive where it lies in one.
         problems: Codes for which it is refused without reading further.
         warnings: Codes found beside it.
         files: Headers of a DICOM series.
         modality: DICOM modality, where known.
         patient: Digest of the DICOM patient id, where known.
+        data: The file with the voxels, where they are apart from their header.
+        packed: The archive that holds all of these files.
     """
 
     scan_id: str
@@ -66,6 +77,8 @@ class Source:
     files: tuple[DicomFile, ...] = field(default=(), repr=False)
     modality: str = ""
     patient: str = ""
+    data: Path | None = None
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,12 @@ def walk(root: Path) -> Walk:
     if not root.exists():
         raise UsageError(f"not_found: {root.name or 'the folder'} does not exist; give a folder with scans")
     if not root.is_dir():
-        return Walk((entry(root.resolve(), PurePosixPath(root.name)),), {}, ())
+        return Walk((_given_entry(root.resolve(), root.name),), {}, ())
     entries: list[Entry] = []
     notes: dict[PurePosixPath, set[str]] = {}
     hollow: list[PurePosixPath] = []
     pending = [(root.resolve(), PurePosixPath())]
+    headers = HeaderReader()
     while pending:
         folder, place = pending.pop()
         before = len(entries) + len(pending)
@@ -101,10 +115,10 @@ def walk(root: Path) -> Walk:
             elif found.is_dir(follow_symlinks=False):
                 pending.append((folder / found.name, inner))
             elif found.is_file(follow_symlinks=False):
-                entries.append(entry(folder / found.name, inner))
+                entries.append(entry(folder / found.name, inner, headers))
             else:
                 notes.setdefault(place, set()).add("special_file_skipped")
-        if len(entries) + len(pending) == before and claimed_format(place.name):
+        if len(entries) + len(pending) == before and claimed_format(folder.name):
             hollow.append(place)
     return Walk(tuple(sorted(entries, key=lambda each: each.place)), notes, tuple(sorted(hollow)))
 
@@ -117,20 +131,37 @@ def _listing(folder: Path, place: PurePosixPath) -> list["os.DirEntry[str]"]:
         raise UsageError(f"the folder {place} cannot be listed ({error.strerror}); give read rights to it") from error
 
 
-def entry(path: Path, place: PurePosixPath) -> Entry:
-    """A file with its format by content; a DICOM header is read here, once."""
+def _given_entry(path: Path, name: str) -> Entry:
+    """The file itself, or the header of the pair whose image it is."""
+    header = path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
+    if path.suffix.lower() == ".img" and header.is_file() and not header.is_symlink():
+        found = entry(header, PurePosixPath(name).with_name(header.name), HeaderReader())
+        if found.data is not None:
+            return found
+    return entry(path, PurePosixPath(name), HeaderReader())
+
+
+def entry(path: Path, place: PurePosixPath, headers: HeaderReader) -> Entry:
+    """A file with its format by content; a DICOM header is read here, once, by a reader that knows the headers before it."""
     claim = claimed_format(path.name)
     try:
-        head, _ = read_file(path, length=HEAD_BYTES)
+        head, stamp = read_file(path, length=headers.head_bytes)
     except ScanError as error:
         return Entry(path, place, "unreadable", claim, BadFile(error.code))
     kind = sniff(head, path.name)
     if kind != "dicom":
-        return Entry(path, place, kind, claim, BadFile("empty_file") if kind == "empty" else None)
-    header = read_header(path)
+        return Entry(path, place, kind, claim, BadFile("empty_file") if kind == "empty" else None, _data_place(head, place, kind))
+    header = headers.read(path, head, stamp)
     if isinstance(header, BadFile) and head[128:132] != b"DICM" and claim != "dicom" and not header.series:
         return Entry(path, place, "unknown", claim)  # looked like a data set by chance
     return Entry(path, place, "dicom", claim, header)
+
+
+def _data_place(head: bytes, place: PurePosixPath, kind: str) -> PurePosixPath | None:
+    if kind == "nifti" and (head[344:347] == b"ni1" or head[4:7] == b"ni2"):
+        return place.with_name(pair_image(Path(place.name)).name)
+    name = nrrd.data_file(head) if kind == "nrrd" else metaimage.data_file(head) if kind == "metaimage" else ""
+    return place.parent / inner_place(name) if name else None
 
 
 def unique(names: Iterator[str] | list[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """The fingerprint of a scan's voxels, and the checks that every format shares."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +25,7 @@ class RawScan:
         modality: DICOM modality code or empty.
         nominal: No physical geometry is known.
         warnings: Reason codes of an accepted scan.
+        extremes: Lowest and highest value, where reading has found them; None asks for a look.
     """
 
     values: Array
@@ -33,6 +33,7 @@ class RawScan:
     modality: str = ""
     nominal: bool = False
     warnings: tuple[str, ...] = field(default=())
+    extremes: tuple[float, float] | None = None
 
 
 def voxels_sha256(volume: Volume) -> str:
@@ -42,14 +43,10 @@ def voxels_sha256(volume: Volume) -> str:
     """
     digest = hashlib.sha256()
     for channel in volume.to_ras().array:
-        _digest(channel, digest.update)
+        planes = max(1, _CHUNK // max(1, channel[0].size))
+        for start in range(0, len(channel), planes):
+            digest.update(_as_int32(channel[start : start + planes]).tobytes())
     return digest.hexdigest()
-
-
-def _digest(values: Array, update: Callable[[bytes], None]) -> None:
-    flat = np.ascontiguousarray(values).reshape(-1)
-    for start in range(0, flat.size, _CHUNK):
-        update(_as_int32(flat[start : start + _CHUNK]).tobytes())
 
 
 def _as_int32(values: Array) -> NDArray[np.int32]:
@@ -60,24 +57,29 @@ def _as_int32(values: Array) -> NDArray[np.int32]:
     return values.astype("<i4")
 
 
-def finish(scan: RawScan, *, constant_allowed: bool = False) -> tuple[Volume, str, tuple[str, ...]]:
+def finish(scan: RawScan, *, constant_allowed: bool = False, fingerprint: bool = True) -> tuple[Volume, str, tuple[str, ...]]:
     """Check the values, bring them to the closest RAS order and to a type that the rest of medssl reads.
 
+    Args:
+        scan: What a format gave.
+        constant_allowed: All voxels may be equal.
+        fingerprint: Make the fingerprint, which takes longer than all the rest for a large scan.
+
     Returns:
-        The volume, its fingerprint (over the values before any narrowing to float32), and the warnings.
+        The volume (a view where no value changes), its fingerprint (over the values before any narrowing to float32; empty where it was
+        not asked for), and the warnings.
 
     Raises:
         ScanError: `constant_image`, `nonfinite_voxels`, `value_range`, `bad_orientation`.
     """
-    extra = check_values(scan.values, constant_allowed=constant_allowed)
+    extra = check_values(scan.values, constant_allowed=constant_allowed, extremes=scan.extremes)
     turned = Volume(scan.values[None], scan.affine, modality=scan.modality, nominal=scan.nominal).to_ras()
-    fingerprint = voxels_sha256(turned)
-    array = np.ascontiguousarray(narrow(turned.array))
-    volume = Volume(array, turned.affine, modality=scan.modality, nominal=scan.nominal)
-    return volume, fingerprint, scan.warnings + extra
+    sha256 = voxels_sha256(turned) if fingerprint else ""
+    volume = Volume(narrow(turned.array), turned.affine, modality=scan.modality, nominal=scan.nominal)
+    return volume, sha256, scan.warnings + extra
 
 
-def check_values(values: Array, *, constant_allowed: bool) -> tuple[str, ...]:
+def check_values(values: Array, *, constant_allowed: bool, extremes: tuple[float, float] | None = None) -> tuple[str, ...]:
     """Warnings about the values themselves.
 
     Raises:
@@ -93,7 +95,7 @@ def check_values(values: Array, *, constant_allowed: bool) -> tuple[str, ...]:
             finite, warnings = values[mask], ("nonfinite_voxels",)
         if finite.size == 0:
             raise ScanError("nonfinite_voxels", "no voxel is a finite number")
-    low, high = float(finite.min()), float(finite.max())
+    low, high = extremes or (float(finite.min()), float(finite.max()))
     if max(abs(low), abs(high)) * values.size > _FLOAT32_MAX:
         raise ScanError("value_range", "the values are so large that their sum overflows")
     if low == high and not constant_allowed:

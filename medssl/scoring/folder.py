@@ -35,7 +35,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
     """
     sources = find_sources(folder)
     if not sources:
-        raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with DICOM, NIfTI, PNG, JPEG or TIFF files")
+        raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)
     results.open(_facts(predictor, split=None))
     for source in track(sources, "scoring"):
@@ -46,7 +46,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
 def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) -> None:
     if source.scan_id is not None and results.has(source.scan_id):
         return
-    reading = read_source(source)
+    reading = read_source(source, fingerprint=False)
     record = reading.record
     if reading.volume is None:
         results.record(_rejected(predictor, record.scan_id, record.source, record.reasons))

@@ -89,10 +89,25 @@ def test_the_report_counts_each_status(tmp_path):
     assert [scan["reasons"] for scan in report["scans"]] == [[], ["not_nifti"]]
 
 
-def test_a_known_format_that_is_not_read_is_named(tmp_path):
-    (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n# x\n")
-    (reading,) = read_folder(tmp_path)
-    assert reading.record.reasons == ("unsupported_format",)
+def test_the_image_of_a_pair_leads_to_its_header(write_nifti, voxels):
+    path = write_nifti(name="scan.img")
+    (source,) = find_sources(path)
+    assert (source.source, source.path.name) == ("scan.img", "scan.hdr")
+    assert np.array_equal(read_volume(path).array[0], voxels)
+
+
+def test_a_pair_without_its_image_is_named(write_nifti):
+    path = write_nifti(name="scan.img")
+    path.unlink()
+    (reading,) = read_folder(path.with_suffix(".hdr"))
+    assert (reading.record.source, reading.record.reasons) == ("scan.hdr", ("not_found",))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_empty_folder_called_like_a_scan_is_no_file(tmp_path, inside):
+    (tmp_path / "scan.nii.gz").mkdir()
+    (reading,) = read_folder(tmp_path if inside else tmp_path / "scan.nii.gz")
+    assert reading.record.reasons == ("not_a_file",)
 
 
 def test_an_empty_mask_is_read_where_it_is_allowed(tmp_path):
