@@ -106,6 +106,7 @@ def _score_unseen(predictor: Predictor, folder: Path, out: Path) -> None:
     score_folder(predictor, unseen, out / "results")
     shutil.rmtree(unseen)
     _write_reference(folder, rows, out / "results")
+    write_report(out / "results", out / "results")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -42,7 +42,8 @@ def _launch(function: Callable[..., Bundle], name: str, args: list[str]) -> Bund
 
 def parser_of(function: Callable[..., Bundle], name: str) -> ArgumentParser:
     """The parser of a training command: `--config FILE`, `--out`, `--resume`, and every argument of the function."""
-    parser = ArgumentParser(prog=f"medssl {name}", exit_on_error=False, allow_abbrev=False, description=(function.__doc__ or "").splitlines()[0])
+    about = (function.__doc__ or "").splitlines()[0]
+    parser = ArgumentParser(prog=f"medssl {name}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_argument("--config", action="config", help="YAML file; options on the command line override it")
     parser.add_argument("--out", type=str, required=True, help="run folder")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the newest checkpoint of the run folder")

@@ -25,6 +25,35 @@ def test_noise_comes_back_bit_by_bit(tmp_path, dtype):
     assert np.array_equal(decode_lossless(encoded(picture, tmp_path)), picture)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_slow_way_gives_the_same_samples(tmp_path, monkeypatch, dtype):
+    picture = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (30, 40)).astype(dtype)
+    stream = encoded(picture, tmp_path)
+    monkeypatch.setattr("medssl.io.jpeg_lossless._fast", lambda _: None)
+    assert np.array_equal(decode_lossless(stream), picture)
+
+
+def test_samples_of_the_fast_way_are_taken_only_where_they_give_the_bits_of_the_stream(tmp_path, monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 4096, (30, 40)).astype(np.uint16)
+    stream = encoded(picture, tmp_path)
+    wrong = picture.copy()
+    wrong[7, 9] ^= 1
+    monkeypatch.setattr("medssl.io.jpeg_lossless._fast", lambda _: wrong)
+    assert np.array_equal(decode_lossless(stream), picture)
+
+
+def test_the_fast_way_needs_no_second_look(tmp_path, monkeypatch):
+    pytest.importorskip("imagecodecs")
+    picture = np.random.default_rng(0).integers(0, 65536, (30, 40)).astype(np.uint16)
+    stream = encoded(picture, tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("decoded twice")
+
+    monkeypatch.setattr("medssl.io.jpeg_lossless._differences", never)
+    assert np.array_equal(decode_lossless(stream), picture)
+
+
 def test_a_stream_overwritten_from_the_middle_is_refused(tmp_path):
     stream = encoded(np.random.default_rng(0).integers(0, 4096, (30, 40)).astype(np.uint16), tmp_path)
     half = len(stream) // 2
