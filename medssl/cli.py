@@ -3,14 +3,17 @@
 Heavy packages are imported inside the commands, so that `--help` answers at once.
 """
 
+import errno
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from medssl.errors import MedSSLError, UsageError
+from medssl.errors import MedSSLError, NoSpaceError, UsageError
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 COMMANDS = {
     "demo": "the whole flow, on a generated cohort or on a folder of scans",
@@ -49,21 +52,26 @@ def check(folder: Path, *, report: Path | None = None) -> int:
         report: Where the report goes, as JSON.
     """
     import json
-    from collections import Counter
 
     from rich.progress import track
 
-    from medssl.io.discover import find_sources, intake_report, read_folder, read_source
+    from medssl.io.discover import find_sources, read_folder, read_source
+    from medssl.io.record import intake_report, summary
+    from medssl.io.whole_files import write_file
 
     records = [read_source(source).record for source in track(find_sources(folder), "reading")]
     records = records or [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
+    found = intake_report(records)
     if report is not None:
-        report.write_text(json.dumps(intake_report(records), indent=1), encoding="utf-8")
+        write_file(report, json.dumps(found, indent=1).encode())
     for record in records:
-        _say(f"{record.status:<22} {record.source}  {' '.join(record.reasons)}")
-    counts = Counter(record.status for record in records)
-    _say(", ".join(f"{count} {status}" for status, count in counts.items()) + "  (what a reason means: docs/intake.md)")
-    return int(counts["rejected"] > 0)
+        if record.reasons:
+            _say(f"{record.status:<22} {record.source}  {' '.join(record.reasons)}")
+    _show_table(("what", "status", "scans", "why"), summary(records))
+    if found["duplicates"]:
+        _say(f"{len(found['duplicates'])} groups of scans hold the same voxels: 'duplicates' of the report names them")
+    _say("what a reason means, and what to do: docs/intake.md")
+    return int(any(record.status == "rejected" for record in records))
 
 
 def prepare(
@@ -198,6 +206,11 @@ def main(args: list[str] | None = None) -> int:
     except MedSSLError as error:
         sys.stderr.write(f"medssl: {error}\n")
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        sys.stderr.write("medssl: no space left on the disk of the out folder; free some and run the same command again\n")
+        return NoSpaceError.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("medssl: stopped; run the same command again to go on\n")
         return 130
@@ -255,3 +268,13 @@ def _help() -> str:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+def _show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(soft_wrap=True).print(table)

@@ -1,8 +1,7 @@
 """A folder to scans: every file below it ends in a volume, a warning or a named refusal. Trust rules 1 and 12."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +17,7 @@ from medssl.io.mgh import read_mgh
 from medssl.io.nifti import read_nifti
 from medssl.io.nrrd import read_nrrd
 from medssl.io.raster import read_picture
-from medssl.io.record import Reading, ScanRecord
+from medssl.io.record import Reading, ScanRecord, intake_report
 from medssl.io.sources import Entry, Source, Walk, slug, unique, walk
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
@@ -37,7 +36,6 @@ _NO_FORMAT = {
     ("dicom", ""): "not_dicom",
     ("zip", ""): "corrupt_archive",
 }
-_STATUSES = ("accepted", "accepted_with_warning", "rejected")
 
 
 def find_sources(folder: Path) -> list[Source]:
@@ -233,9 +231,3 @@ def check_folder(folder: Path) -> dict[str, object]:
         UsageError: `not_found`.
     """
     return intake_report([reading.record for reading in read_folder(folder)])
-
-
-def intake_report(records: Sequence[ScanRecord]) -> dict[str, object]:
-    """Records and their counts as the `check` report holds them."""
-    counts = Counter(record.status for record in records)
-    return {"scans": [record.as_dict() for record in records], "counts": {status: counts[status] for status in _STATUSES if counts[status]}}

@@ -1,8 +1,13 @@
 """What the intake says about one scan."""
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from medssl.volume import Volume
+
+_STATUSES = ("accepted", "accepted_with_warning", "rejected")
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,28 @@ class Reading:
 
     record: ScanRecord
     volume: Volume | None
+
+
+def intake_report(records: Sequence[ScanRecord]) -> dict[str, Any]:
+    """Records, their counts by status, and the ids of scans that hold the same voxels, as the `check` report has them."""
+    counts = Counter(record.status for record in records)
+    return {
+        "scans": [record.as_dict() for record in records],
+        "counts": {status: counts[status] for status in _STATUSES if counts[status]},
+        "duplicates": duplicates(records),
+    }
+
+
+def duplicates(records: Sequence[ScanRecord]) -> list[list[str]]:
+    """Groups of scan ids with equal voxels."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        if record.voxels_sha256:
+            groups[record.voxels_sha256].append(record.scan_id)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def summary(records: Sequence[ScanRecord]) -> list[tuple[str, str, int, str]]:
+    """What was found, with which status, how often, and why: `(format and modality, status, scans, reasons)`, most frequent first."""
+    kinds = Counter((f"{record.format} {record.modality}".strip(), record.status, ", ".join(record.reasons)) for record in records)
+    return [(what, status, count, why) for (what, status, why), count in kinds.most_common()]
