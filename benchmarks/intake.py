@@ -39,14 +39,16 @@ def medssl_arm(folder: Path) -> NDArray[np.generic]:
     (reading,) = read_folder(folder, fingerprint=False)
     if reading.volume is None:
         raise SystemExit(f"medssl refused the series: {reading.record.reasons}")
-    return reading.volume.array[0]
+    voxels: NDArray[np.generic] = reading.volume.array[0]
+    return voxels
 
 
 def simpleitk_arm(folder: Path) -> sitk.Image:
     """GDCM finds and orders the files."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return reader.Execute()
+    image: sitk.Image = reader.Execute()
+    return image
 
 
 def monai_arm(folder: Path) -> object:
@@ -70,7 +72,7 @@ def write_ct(folder: Path, slices: int, syntax: UID = ExplicitVRLittleEndian) ->
         pixels = np.clip(np.roll(tissue, k, axis=0) + generator.normal(0, 12, tissue.shape), 0, 4095).astype("<u2")
         dataset = _slice(pixels, k, study, series, frame)
         if syntax == JPEGLosslessSV1:
-            dataset.PixelData = encapsulate([imagecodecs.ljpeg_encode(pixels, bitspersample=12)])
+            dataset.PixelData = encapsulate([bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=12))])
             dataset.file_meta.TransferSyntaxUID = syntax
         elif syntax != ExplicitVRLittleEndian:
             dataset.compress(syntax, generate_instance_uid=False)
