@@ -6,12 +6,8 @@ sites that differ in contrast, noise and spacing.
 """
 
 import csv
-import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache, partial
-from multiprocessing import get_context
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -33,7 +29,6 @@ _CENTRE_K_MM = -10.0
 _BASE_GRID = (96, 96, 32)
 _RADIUS_MM = (4.0, 14.0)
 _SMALLEST_VOXELS = 6
-_PATIENTS_A_WORKER = 12
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ def make_cohort(out: Path, *, patients: int = 24, shape: Grid = _BASE_GRID, seed
     out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(seed).permutation(patients)
     plans = [_Plan(number, SITES[turn % 2], bool(turn // 2 % 2), bool(turn // 4 % 2)) for number, turn in enumerate(order, start=1)]
-    rows = _write_patients(out, plans, shape, seed)
+    rows = [_write_patient(out, plan, shape=shape, seed=seed) for plan in track(plans, "generating")]
     with (out / "patients.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Patient)], lineterminator="\n")
         writer.writeheader()
@@ -153,16 +148,6 @@ def make_cohort(out: Path, *, patients: int = 24, shape: Grid = _BASE_GRID, seed
 def _patient(row: dict[str, str]) -> Patient:
     numbers = int(row["age"]), row["sex"], int(row["lesion_count"]), float(row["lesion_volume_ml"])
     return Patient(row["patient"], row["site"], row["image"], row["lesion"], row["label"], *numbers)
-
-
-def _write_patients(out: Path, plans: Sequence[_Plan], shape: Grid, seed: int) -> list[Patient]:
-    """All patients, by as many processes as pay for their start; each patient is a function of the seed and its number."""
-    workers = min(os.cpu_count() or 1, len(plans) // _PATIENTS_A_WORKER)
-    write = partial(_write_patient, out, shape=shape, seed=seed)
-    if workers < 2:
-        return [write(plan) for plan in track(plans, "generating")]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(track(pool.map(write, plans), "generating", total=len(plans)))
 
 
 def _write_patient(out: Path, plan: _Plan, *, shape: Grid, seed: int) -> Patient:

@@ -29,13 +29,6 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = bytes_of(make_cohort(tmp_path / "one", patients=4, shape=SHAPE, seed=7))
-    monkeypatch.setattr("medssl.phantom._PATIENTS_A_WORKER", 2)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert bytes_of(make_cohort(tmp_path / "two", patients=4, shape=SHAPE, seed=7)) == one
-
-
 def test_another_seed_writes_another_cohort(tmp_path: Path) -> None:
     first, second = (bytes_of(make_cohort(tmp_path / str(seed), patients=1, shape=SHAPE, seed=seed)) for seed in (1, 2))
     assert first != second
