@@ -75,26 +75,41 @@ def check(folder: Path, *, report: Path | None = None) -> int:
 
 
 def prepare(
-    folder: Path, *, out: Path, layout: str | None = None, labels: Path | None = None, like: Path | None = None, seed: int = 0
+    folder: Path,
+    *,
+    out: Path,
+    layout: str | None = None,
+    labels: Path | None = None,
+    like: Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    allow_leakage: str | None = None,
 ) -> int:
     """Read, split by patient and preprocess a folder of scans.
 
     Args:
         folder: Scans as table, BIDS, nnU-Net or plain layout.
-        out: The store.
+        out: The store; a run that was stopped goes on where it was.
         layout: Name of the layout, where it is not found by itself.
         labels: Table with labels.
-        like: Bundle whose preprocessing is used, to evaluate it on these scans.
+        like: Bundle whose preprocessing is used, to evaluate it on these scans; scans that it has learned from are refused.
         seed: Of the split.
+        workers: Processes; one a core by default.
+        allow_leakage: Why equal or nearly equal scans may lie in different splits; every report made from the store prints it.
     """
+    from medssl.data.prepare import Guard
     from medssl.data.prepare import prepare as prepare_store
 
-    preprocess = None
+    preprocess, seen = None, {}
     if like is not None:
         from medssl.models.bundle import Bundle
 
-        preprocess = Bundle.read(like).preprocess
-    manifest, rejected = prepare_store(folder, out, layout=layout, labels=labels, preprocess=preprocess, seed=seed)
+        bundle = Bundle.read(like)
+        preprocess, seen = bundle.preprocess, bundle.seen
+    guard = Guard(allow_leakage or "", seen)
+    manifest, rejected = prepare_store(
+        folder, out, layout=layout, labels=labels, preprocess=preprocess, seed=seed, workers=workers, guard=guard
+    )
     splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
     _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
     return int(rejected > 0)
@@ -228,8 +243,14 @@ def _run(command: str, arguments: list[str]) -> int:
     about = (function.__doc__ or "").splitlines()[0]
     parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_function_arguments(function, as_positional=True)
-    settings = _parse(parser.parse_args, arguments, command)
+    settings = _parse(parser.parse_args, [_underscored(argument) for argument in arguments], command)
     return function(**vars(settings))
+
+
+def _underscored(argument: str) -> str:
+    """`--allow-leakage` as `--allow_leakage`: an option may be typed either way."""
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 
 
 def _train(command: str, arguments: list[str]) -> int:

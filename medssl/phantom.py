@@ -7,7 +7,7 @@ sites that differ in contrast, noise and spacing.
 
 import csv
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import track
 from scipy.ndimage import gaussian_filter, label, zoom
 
-from medssl.errors import ConfigError, UsageError
+from medssl.errors import ConfigError, MedSSLError, UsageError
 from medssl.io.dicom_write import MRSeries, write_mr_series
+from medssl.workers import Crash, Pool
 
 Float = NDArray[np.float64]
 Grid = tuple[int, int, int]
@@ -137,7 +138,9 @@ def make_cohort(out: Path, *, patients: int = 24, shape: Grid = _BASE_GRID, seed
     out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(seed).permutation(patients)
     plans = [_Plan(number, SITES[turn % 2], bool(turn // 2 % 2), bool(turn // 4 % 2)) for number, turn in enumerate(order, start=1)]
-    rows = [_write_patient(out, plan, shape=shape, seed=seed) for plan in track(plans, "generating")]
+    with Pool() as pool:
+        written = dict(track(pool.spread(partial(_write_patient, out, shape=shape, seed=seed), plans), "generating", total=patients))
+    rows = [_whole(written[number]) for number in range(patients)]
     with (out / "patients.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Patient)], lineterminator="\n")
         writer.writeheader()
@@ -148,6 +151,12 @@ def make_cohort(out: Path, *, patients: int = 24, shape: Grid = _BASE_GRID, seed
 def _patient(row: dict[str, str]) -> Patient:
     numbers = int(row["age"]), row["sex"], int(row["lesion_count"]), float(row["lesion_volume_ml"])
     return Patient(row["patient"], row["site"], row["image"], row["lesion"], row["label"], *numbers)
+
+
+def _whole(outcome: Patient | Crash) -> Patient:
+    if isinstance(outcome, Crash):
+        raise MedSSLError("a process died while it wrote the cohort; give it more memory")
+    return outcome
 
 
 def _write_patient(out: Path, plan: _Plan, *, shape: Grid, seed: int) -> Patient:

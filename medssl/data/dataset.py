@@ -1,8 +1,11 @@
-"""Random crops of a store: every sample is a function of the seed and its number, so a run can be repeated and resumed."""
+"""Random crops of a store: every sample is a function of the seed and its number, so a run can be repeated and resumed.
+
+Nothing is read before it is needed: a crop touches its own pages of a mapped file. Crops of a batch are cast straight into its tensor.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, TypeVar
+from typing import Protocol, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -10,17 +13,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from medssl.data.entry import STEP, Bits, Stored
 from medssl.data.manifest import ManifestRow
-from medssl.data.store import Store, decode
+from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 
 _NEGATIVE = frozenset({"normal", "healthy", "none", "negative", "control", "0", "no", "false"})
 
-Stored = TypeVar("Stored", bound=np.generic)
+Value = TypeVar("Value", bound=np.generic)
+Window = tuple[slice, slice, slice, slice]
+
+
+class Arrays(Protocol):
+    """Where scans are: a store."""
+
+    def image(self, row: ManifestRow) -> Stored:
+        """The stored (C, I, J, K) array of a scan."""
+
+    def mask(self, row: ManifestRow) -> Bits | None:
+        """The mask of a scan, None where it has none."""
 
 
 class Sample(TypedDict):
-    """One crop: `image` (C, *crop) float32, `lesion` (1, *crop) float32 (zeros where not known), `label` 1 lesion, 0 none, -1 not known."""
+    """One crop: `image` (C, *crop) float32, `lesion` (1, *crop) float32 (zeros where not known), `label` 1 lesion, 0 none, -1 not known.
+
+    A batch is the same with an axis more in front.
+    """
 
     image: Tensor
     lesion: Tensor
@@ -60,41 +78,68 @@ class Crops:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One scan in memory: stored image, mask where known, label (1 positive, 0 negative, -1 not known)."""
+    """One scan: what is known of it, and where its arrays are.
+
+    Args:
+        row: The scan.
+        arrays: Where it is.
+        shape: (C, I, J, K) of the image.
+        label: 1 positive, 0 negative, -1 not known.
+        has_mask: Whether it is known where lesion is, voxel by voxel.
+        lesion_slices: Indices along K with lesion.
+    """
 
     row: ManifestRow
-    image: NDArray[np.int16]
-    lesion: NDArray[np.uint8] | None
+    arrays: Arrays
+    shape: tuple[int, int, int, int]
     label: int
-    lesion_slices: NDArray[np.intp]  # indices along K
+    has_mask: bool
+    lesion_slices: NDArray[np.intp]
+
+    @property
+    def image(self) -> Stored:
+        """The stored image, of which only what is used is read."""
+        return self.arrays.image(self.row)
+
+    @property
+    def mask(self) -> Bits | None:
+        """The mask, to be read in parts; None where it is not known."""
+        return self.arrays.mask(self.row) if self.has_mask else None
+
+    @property
+    def lesion(self) -> NDArray[np.uint8] | None:
+        """The whole (1, I, J, K) mask, None where it is not known."""
+        mask = self.mask
+        return None if mask is None else mask.whole()
 
     @property
     def known(self) -> bool:
         """Whether it is known where lesion is: a mask, or a scan that is known to have none."""
-        return self.lesion is not None or scan_label(self.row) == 0
+        return self.has_mask or scan_label(self.row) == 0
 
 
-def load_cases(store: Store, rows: Sequence[ManifestRow], positive: Sequence[str] = ()) -> list[Case]:
-    """Read scans into memory.
+def load_cases(store: Store, rows: Sequence[ManifestRow], positive: Sequence[str] = (), *, masks: bool = True) -> list[Case]:
+    """What is known of scans; their arrays stay in the store.
 
     Args:
         store: Where they are.
         rows: Which ones.
         positive: Class names that count as positive; when empty, every class but the usual names of "nothing there".
+        masks: Whether masks may be used; without them no crop knows where lesion is.
 
     Raises:
         ManifestError: `no_rows` when there is none.
+        MedSSLError: An entry is damaged and cannot be made again.
     """
     if not rows:
         raise ManifestError("no_rows", "no scan to read for this split; look at the split column of the store's manifest.csv")
-    return [_load_case(store, row, positive) for row in rows]
-
-
-def _load_case(store: Store, row: ManifestRow, positive: Sequence[str]) -> Case:
-    stored = store.lesion(row)
-    lesion = None if stored is None else np.asarray(stored[:])
-    slices = np.array([], dtype=np.intp) if lesion is None else np.flatnonzero(lesion.any(axis=(0, 1, 2)))
-    return Case(row, np.asarray(store.image(row)[:]), lesion, scan_label(row, positive), slices)
+    cases = []
+    for row in rows:
+        entry = store.entry(row)
+        has_mask = masks and entry.lesion is not None
+        slices = np.array(entry.lesion_slices if has_mask else (), dtype=np.intp)
+        cases.append(Case(row, store, entry.shape, scan_label(row, positive), has_mask, slices))
+    return cases
 
 
 def scan_label(row: ManifestRow, positive: Sequence[str] = ()) -> int:
@@ -108,7 +153,7 @@ class CropDataset(Dataset[Sample]):
     """Random crops of scans, drawn evenly over scans.
 
     Args:
-        cases: Scans in memory.
+        cases: The scans.
         crops: Size and sampling.
         seed: Sample n is a function of this seed and n alone.
     """
@@ -121,60 +166,94 @@ class CropDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Crop number `index`; there is no last one."""
-        generator = np.random.default_rng((self.seed, index))
-        case, centre = self._draw(generator)
-        return cut(case, centre, self.crops)
+        batch = self.__getitems__([index])
+        return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=batch["label"][0])
+
+    def __getitems__(self, indices: Sequence[int]) -> Sample:
+        """The crops of these numbers as a batch; the loader of torch asks for it so."""
+        batch = empty_batch(len(indices), self.cases[0].shape[0], self.crops, masks=any(case.has_mask for case in self.cases))
+        for place, index in enumerate(indices):
+            case, centre = self._draw(np.random.default_rng((self.seed, index)))
+            fill(batch, place, case, centre, self.crops)
+        return batch
 
     def _draw(self, generator: np.random.Generator) -> tuple[Case, NDArray[np.intp]]:
         if self.with_lesion and generator.random() < self.crops.lesion_fraction:
             case = self.with_lesion[generator.integers(len(self.with_lesion))]
-            if case.lesion is None:
-                raise ManifestError("bad_label", f"scan {case.row.scan_id} lists lesion slices but has no mask")
-            return case, _lesion_centre(case.lesion, case.lesion_slices, self.crops, generator)
+            return case, _lesion_centre(case, self.crops, generator)
         case = self.cases[generator.integers(len(self.cases))]
         return case, _any_centre(case, self.crops, generator)
 
 
 def _any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
     """A centre whose crop lies inside the scan, or the middle along axes where the scan is smaller than the crop."""
-    shape, size = np.array(case.image.shape[1:]), np.array((*crops.size, 1)[:3])
+    shape, size = np.array(case.shape[1:]), np.array((*crops.size, 1)[:3])
     low = np.minimum(size // 2, shape // 2)
     high = np.maximum(low + 1, shape - (size - size // 2) + 1)
     return np.asarray(generator.integers(low, high), dtype=np.intp)
 
 
-def _lesion_centre(lesion: NDArray[np.uint8], slices: NDArray[np.intp], crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
+def _lesion_centre(case: Case, crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
     """A centre on a lesion slice (each slice equally likely), near a random lesion voxel."""
-    k = generator.choice(slices)
-    points = np.argwhere(lesion[0, :, :, k])
+    mask, k = case.mask, int(generator.choice(case.lesion_slices))
+    if mask is None:
+        raise ManifestError("bad_label", f"scan {case.row.scan_id} lists lesion slices but has no mask")
+    points = np.argwhere(mask[0:1, 0 : case.shape[1], 0 : case.shape[2], k : k + 1][0, :, :, 0])
     i, j = points[generator.integers(len(points))]
     jitter = generator.integers(-np.array((*crops.size, 1)[:3]) // 4, np.array((*crops.size, 1)[:3]) // 4 + 1)
     jitter[2] *= crops.spatial_dims == 3
     return np.array((i, j, k)) + jitter
 
 
-def cut(case: Case, centre: NDArray[np.intp], crops: Crops) -> Sample:
-    """The crop around a centre, moved inside the scan where it can be, edge-padded where the scan is smaller."""
+def empty_batch(count: int, channels: int, crops: Crops, *, masks: bool = True) -> Sample:
+    """A batch to be filled; lesions are 0 and labels not known. Without `masks`, one zero in memory stands for all lesions."""
+    shape = (count, 1, *crops.size)
+    return Sample(
+        image=torch.from_numpy(np.empty((count, channels * crops.context, *crops.size), np.float32)),  # numpy asks for huge pages
+        lesion=torch.zeros(shape) if masks else torch.zeros(1).expand(shape),
+        label=torch.full((count,), -1),
+    )
+
+
+def fill(batch: Sample, place: int, case: Case, centre: NDArray[np.intp], crops: Crops) -> None:
+    """Put the crop around a centre into a batch: moved inside the scan where it can be, edge-padded where the scan is smaller."""
     depth = crops.size[2] if crops.spatial_dims == 3 else 1
     size = (crops.size[0], crops.size[1], depth)
-    image = _window(case.image, centre, (size[0], size[1], depth if depth > 1 else crops.context), keep=(True, True, depth > 1))
-    lesion = np.zeros((1, *size), np.uint8) if case.lesion is None else _window(case.lesion, centre, size, keep=(True, True, depth > 1))
-    values = torch.from_numpy(decode(image))
-    mask = torch.from_numpy(lesion.astype(np.float32))
+    keep = (True, True, depth > 1)
+    window, margins = _window(case.shape, centre, (size[0], size[1], depth if depth > 1 else crops.context), keep=keep)
+    image = torch.from_numpy(_padded(case.image[window], margins))
+    target = batch["image"][place]
     if crops.spatial_dims == 2:
-        values = values.permute(0, 3, 1, 2).flatten(0, 1)  # (C, I, J, context) -> (C * context, I, J)
-        mask = mask[..., 0]
-    by_mask = crops.spatial_dims == 2 and case.known and case.image.shape[3] > 1  # a slice of a scan has its own answer
-    return Sample(image=values, lesion=mask, label=torch.tensor(int(mask.any()) if by_mask else case.label))
+        target = target.view(case.shape[0], crops.context, *crops.size)
+        image = image.permute(0, 3, 1, 2)  # (C, I, J, context) -> (C, context, I, J)
+    target.copy_(image).mul_(STEP)
+    mask, has_lesion = case.mask, False
+    if mask is not None:
+        window, margins = _window(case.shape, centre, size, keep=keep)
+        lesion = _padded(mask[window], margins)
+        has_lesion = bool(lesion.any())
+        if has_lesion:
+            batch["lesion"][place].copy_(torch.from_numpy(lesion).view_as(batch["lesion"][place]))
+    by_mask = crops.spatial_dims == 2 and case.known and case.shape[3] > 1  # a slice of a scan has its own answer
+    batch["label"][place] = int(has_lesion) if by_mask else case.label
+
+
+def cut(case: Case, centre: NDArray[np.intp], crops: Crops) -> Sample:
+    """The crop around a centre."""
+    batch = empty_batch(1, case.shape[0], crops)
+    fill(batch, 0, case, centre, crops)
+    return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=batch["label"][0])
 
 
 def _window(
-    array: NDArray[Stored], centre: NDArray[np.intp], size: tuple[int, int, int], *, keep: tuple[bool, bool, bool]
-) -> NDArray[Stored]:
-    """`(C, *size)` around a centre; along axes with `keep` the window is moved inside the array, elsewhere edges repeat."""
+    shape: tuple[int, int, int, int], centre: NDArray[np.intp], size: tuple[int, int, int], *, keep: tuple[bool, bool, bool]
+) -> tuple[Window, list[tuple[int, int]]]:
+    """Slices of what a window of a size around a centre has of an array, and what is missing on both sides of each axis.
+
+    Along axes with `keep` the window is moved inside the array; elsewhere edges will repeat.
+    """
     parts, margins = [slice(None)], [(0, 0)]
-    for axis, (middle, width, inside) in enumerate(zip(centre, size, keep, strict=True), start=1):
-        length = array.shape[axis]
+    for length, middle, width, inside in zip(shape[1:], centre, size, keep, strict=True):
         start = int(middle) - width // 2
         if inside and length >= width:
             start = min(max(start, 0), length - width)
@@ -183,7 +262,11 @@ def _window(
         first, last = min(max(start, 0), length - 1), min(max(start + width, 1), length)
         parts.append(slice(first, last))
         margins.append((first - start, start + width - last))
-    window = array[tuple(parts)]
+    channels, i, j, k = parts
+    return (channels, i, j, k), margins
+
+
+def _padded(window: NDArray[Value], margins: list[tuple[int, int]]) -> NDArray[Value]:
     return np.pad(window, margins, mode="edge") if any(before or after for before, after in margins) else window
 
 

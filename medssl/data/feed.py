@@ -18,7 +18,7 @@ class Feed:
         store: What `medssl prepare` wrote.
         crops: Size and sampling of crops.
         batch_size: Crops a step.
-        workers: Processes that cut crops; 0 cuts them in the training process, which is enough for stores that fit in memory.
+        workers: Processes that cut crops; 0 cuts them in the training process, which is enough where the files stay in the disk cache.
 
     Raises:
         ConfigError: A value out of range.
@@ -39,6 +39,12 @@ class Feed:
             CropDataset(cases, self.crops, seed=seed),
             batch_size=self.batch_size,
             sampler=StepSampler(steps * self.batch_size, first=done * self.batch_size),
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the data set gives whole batches
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
+
+
+def _as_it_is(batch: Sample) -> Sample:
+    """The batch."""
+    return batch

@@ -1,30 +1,116 @@
-"""Scans that are the same although their names say otherwise: equal voxels on both sides of a split."""
+"""Scans that are the same although their names say otherwise: (nearly) equal voxels under two patients, or on both sides of a split."""
 
+import csv
+import io
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+from medssl.data.files import read_sealed, seal, write_whole
+from medssl.data.fingerprint import THRESHOLD, Bits, alike
 from medssl.data.manifest import ManifestRow, patient_key
+from medssl.errors import ManifestError, MedSSLError, UsageError
+
+EQUAL = "equal"
+_NAMED = 5  # pairs in a message
+_LONGEST_REASON = 300
+_COLUMNS = ("first", "second", "first_split", "second_split", "kind", "correlation")
 
 
 @dataclass(frozen=True)
 class LeakPair:
-    """Two scans with equal voxels.
+    """Two scans of the same content.
 
     Args:
         first: scan_id of one.
         second: scan_id of the other.
         splits: Their splits, in the same order.
         same_patient: Whether the table gives them one patient.
+        kind: `equal` voxels, `alike`, or `mirrored I` (or J, K).
+        correlation: Of their content, 1 for equal voxels.
     """
 
     first: str
     second: str
     splits: tuple[str, str]
     same_patient: bool
+    kind: str = EQUAL
+    correlation: float = 1.0
+
+    @property
+    def is_crossing(self) -> bool:
+        """Whether the scans lie in different splits."""
+        return self.splits[0] != self.splits[1]
 
     def __str__(self) -> str:
-        return f"{self.first} ({self.splits[0] or 'no split'}) = {self.second} ({self.splits[1] or 'no split'})"
+        sign = "=" if self.kind == EQUAL else "~"
+        return f"{self.first} ({self.splits[0] or 'no split'}) {sign} {self.second} ({self.splits[1] or 'no split'})"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the guard of `prepare` lets pass, and what it compares with beside the scans themselves.
+
+    Args:
+        reason: Why leakage is allowed; empty where it is not.
+        seen: What a bundle has seen, see `medssl.data.seen`.
+
+    Raises:
+        UsageError: The reason is too long.
+    """
+
+    reason: str = ""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain = " ".join("".join(letter if letter.isprintable() else " " for letter in self.reason).split())
+        if len(plain) > _LONGEST_REASON:
+            raise UsageError(f"the reason to allow leakage has {len(plain)} letters, at most {_LONGEST_REASON} are printed in reports")
+        object.__setattr__(self, "reason", plain)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What the guard found when a store was prepared; `leakage.json`.
+
+    Args:
+        pairs: Pairs of scans of the same content under two patients.
+        crossing: Those of them whose scans lie in different splits.
+        seen: Scans that a bundle had seen.
+        reason: Why that was allowed, empty where it was not.
+    """
+
+    pairs: int = 0
+    crossing: int = 0
+    seen: int = 0
+    reason: str = ""
+
+    @classmethod
+    def read(cls, store: Path) -> "Leakage":
+        """The record of a store.
+
+        Raises:
+            MedSSLError: It is absent or was changed.
+        """
+        fields = read_sealed(store / "leakage.json")
+        if fields is None:
+            raise MedSSLError(f"leakage.json of {store.name} is absent or was changed; run medssl prepare again")
+        return cls(**{name: fields[name] for name in ("pairs", "crossing", "seen", "reason")})
+
+    def write(self, store: Path) -> None:
+        """Write the record."""
+        fields = {"pairs": self.pairs, "crossing": self.crossing, "seen": self.seen, "reason": self.reason, "threshold": THRESHOLD}
+        write_whole(store / "leakage.json", [seal(fields)])
+
+    def sentences(self) -> list[str]:
+        """What a report says on top when leakage was allowed."""
+        if not self.reason:
+            return []
+        found = f"{self.crossing} pairs of equal or nearly equal scans lie in different splits"
+        found += f", {self.seen} scans had been seen by the model" if self.seen else ""
+        return [f"Leakage was allowed when the store was prepared ({found}). The reason given: {self.reason}"]
 
 
 def duplicates(rows: Iterable[ManifestRow]) -> list[LeakPair]:
@@ -32,7 +118,7 @@ def duplicates(rows: Iterable[ManifestRow]) -> list[LeakPair]:
     groups: defaultdict[str, list[ManifestRow]] = defaultdict(list)
     for row in rows:
         groups[row.sha256 or row.image].append(row)
-    return [_pair(group[0], other) for group in groups.values() for other in group[1:]]
+    return [pair(group[0], other) for group in groups.values() for other in group[1:]]
 
 
 def check(rows: Iterable[ManifestRow]) -> list[LeakPair]:
@@ -41,9 +127,77 @@ def check(rows: Iterable[ManifestRow]) -> list[LeakPair]:
     for row in rows:
         if row.split:
             groups[row.sha256 or row.image].setdefault(row.split, row)
-    return [_pair(first, other) for first, *others in (list(group.values()) for group in groups.values()) for other in others]
+    return [pair(first, other) for first, *others in (list(group.values()) for group in groups.values()) for other in others]
 
 
-def _pair(first: ManifestRow, second: ManifestRow) -> LeakPair:
+def near_duplicates(rows: Sequence[ManifestRow], signs: Bits) -> list[LeakPair]:
+    """The pairs of scans that are nearly equal, mirrored ones too; equal ones are not among them.
+
+    Args:
+        rows: The scans.
+        signs: (N, 2, 4, 64) their fingerprints.
+    """
+    found: dict[tuple[int, int], LeakPair] = {}
+    for one in alike(signs):
+        first, second = sorted((one.first, one.second))
+        if rows[first].sha256 != rows[second].sha256:
+            kind = f"mirrored {one.mirrored}" if one.mirrored else "alike"
+            found.setdefault((first, second), pair(rows[first], rows[second], kind, one.correlation))
+    return list(found.values())
+
+
+def pair(first: ManifestRow, second: ManifestRow, kind: str = EQUAL, correlation: float = 1.0) -> LeakPair:
+    """Two rows as a pair."""
     same = patient_key(first.patient) == patient_key(second.patient)
-    return LeakPair(first.scan_id, second.scan_id, (first.split, second.split), same)
+    return LeakPair(first.scan_id, second.scan_id, (first.split, second.split), same, kind, round(correlation, 4))
+
+
+def resplit(pairs: Iterable[LeakPair], rows: Iterable[ManifestRow]) -> list[LeakPair]:
+    """The pairs with the splits that the rows have now, those across splits first."""
+    split = {row.scan_id: row.split for row in rows}
+    now = [replace(one, splits=(split[one.first], split[one.second])) for one in pairs]
+    return sorted(now, key=lambda one: not one.is_crossing)
+
+
+def refuse(pairs: Sequence[LeakPair], table: Path) -> None:
+    """Stop because of pairs that leak.
+
+    Raises:
+        ManifestError: `patient_leak`, with some of the pairs; all of them are in the table.
+    """
+    if not pairs:
+        return
+    named = "; ".join(str(one) for one in pairs[:_NAMED])
+    raise ManifestError(
+        "patient_leak",
+        f"{len(pairs)} pairs of equal or nearly equal scans lie in different splits: {named}. All are in {table.name}; leave out one of "
+        "each pair, or say why they may stay with --allow-leakage REASON",
+    )
+
+
+def write_pairs(path: Path, pairs: Sequence[LeakPair]) -> None:
+    """All pairs as a table; none where there is no pair."""
+    if not pairs:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows([one.first, one.second, *one.splits, one.kind, f"{one.correlation:.4f}"] for one in pairs)
+    write_whole(path, [text.getvalue().encode()])
+
+
+def mark(manifest: Path, concerned: Mapping[str, str]) -> None:
+    """Add a column `leakage` to a manifest.
+
+    Args:
+        manifest: The table; readers of manifests pass over the column.
+        concerned: What to write, by scan_id.
+    """
+    lines = list(csv.reader(io.StringIO(manifest.read_text(encoding="utf-8"), newline="")))
+    place = lines[0].index("scan_id")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*lines[0], "leakage"])
+    writer.writerows([*line, concerned.get(line[place], "")] for line in lines[1:])
+    write_whole(manifest, [text.getvalue().encode()])

@@ -1,144 +1,156 @@
-"""From a folder of scans to a store: read, refuse, split by patient, preprocess."""
+"""From a folder of scans to a store: read, refuse, compare, split by patient, preprocess."""
 
 import json
 import logging
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from rich.progress import track
 
+from medssl.data.entry import remove_entry
+from medssl.data.files import remove_leftovers, write_whole
+from medssl.data.fingerprint import Bits
+from medssl.data.intake import Intake, Reading, Storing, keep, read_row, take_in
 from medssl.data.layouts import find_layout
-from medssl.data.leakage import check
-from medssl.data.manifest import Manifest, ManifestRow, row_warnings
+from medssl.data.leakage import Guard, Leakage, LeakPair, duplicates, near_duplicates, refuse, resplit, write_pairs
+from medssl.data.manifest import Manifest
 from medssl.data.preprocess import Preprocess
+from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
-from medssl.data.store import array_path, encode, write_array, write_preprocess
-from medssl.errors import ConflictError, ManifestError, ScanError, UsageError
-from medssl.io.discover import read_volume
-from medssl.io.voxels import voxels_sha256
-from medssl.volume import Volume
+from medssl.data.store import Index, write_store
+from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.workers import Crash, Pool
+
+__all__ = ["Guard", "plan", "prepare", "read_row"]
 
 logger = logging.getLogger(__name__)
 
 _ISOTROPIC = 2.0  # slices at most this many times as far apart as pixels are resampled too
 _LARGEST_MATRIX = 256  # in-plane voxels of scans without geometry
+_STRICT = Guard()
 
-
-@dataclass(frozen=True, eq=False)
-class Intake:
-    """What reading one row of the layout gave: a usable row, or the reason it was refused.
-
-    Args:
-        row: The row, completed from the scan.
-        shape: Voxels along I, J, K; None when refused.
-        spacing_mm: Voxel size; None when refused.
-        affine_ras: 4 x 4; None when refused.
-        refusal: Reason code of a refusal, empty when the scan is used.
-        warnings: Reason codes of a scan that is used all the same.
-    """
-
-    row: ManifestRow
-    shape: tuple[int, int, int] | None = None
-    spacing_mm: tuple[float, float, float] | None = None
-    affine_ras: list[list[float]] | None = None
-    refusal: str = ""
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def status(self) -> str:
-        """`accepted`, `accepted_with_warning` or `rejected`."""
-        if self.refusal:
-            return "rejected"
-        return "accepted_with_warning" if self.warnings else "accepted"
-
-    def as_record(self) -> dict[str, object]:
-        """The intake as a record of `intake.json`."""
-        return {
-            "scan_id": self.row.scan_id,
-            "source": self.row.image,
-            "format": "dicom" if not Path(self.row.image).suffix else Path(self.row.image.split(";")[0]).suffix.lstrip("."),
-            "status": self.status,
-            "reasons": [self.refusal] if self.refusal else list(self.warnings),
-            "modality": self.row.modality,
-            "shape": self.shape,
-            "spacing_mm": self.spacing_mm,
-            "affine_ras": self.affine_ras,
-            "voxels_sha256": self.row.sha256 or None,
-        }
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def prepare(
-    folder: Path, out: Path, *, layout: str | None = None, labels: Path | None = None, preprocess: Preprocess | None = None, seed: int = 0
+    folder: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    labels: Path | None = None,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    guard: Guard = _STRICT,
 ) -> tuple[Manifest, int]:
     """Read every scan of a folder, split by patient, and write a store.
 
+    Interrupted, it goes on where it was; on a store that is there, damaged scans are made again and nothing else is done twice.
+
     Args:
         folder: Scans, in a layout that is found or named.
-        out: The store; may hold the same scans already, then nothing is done twice.
+        out: The store.
         layout: `table`, `bids`, `nnunet` or `plain`; None finds it.
         labels: A table with labels, instead of one in the folder.
         preprocess: Grid and intensity; None plans them from the scans.
         seed: Of the split.
+        workers: Processes; None takes one a core.
+        guard: Whether leakage is allowed, and what a model has seen.
 
     Returns:
         The manifest of the store, and how many scans were left out.
 
     Raises:
         UsageError: No folder.
-        ManifestError: No usable scan, or the same voxels under two patients in two splits.
-        ConflictError: `out` holds a store with another preprocessing.
+        ManifestError: No usable scan; `patient_leak` for content under two patients in two splits, or that the guard's model has seen.
+        ConflictError: `out` holds a store with another preprocessing or of another format.
     """
     if not folder.is_dir():
         raise UsageError(f"not_found: there is no folder {folder.name}")
-    intakes = [_read(folder, row) for row in track(find_layout(folder, layout=layout, labels=labels), "reading")]
+    old = _opened(out)
+    readings = [Reading(folder, out, row, preprocess) for row in find_layout(folder, layout=layout, labels=labels)]
+    with Pool(workers) as pool:
+        intakes = _warned(_read(readings, pool))
+        usable = _usable(intakes, folder)
+        index = Index(preprocess or plan(usable), os.path.relpath(folder.resolve(), out.resolve()))
+        index.claim(out)
+        manifest, leakage, marks = _split(usable, out, seed=seed, guard=guard)
+        storings = _storings(folder, out, usable, manifest, index.preprocess)
+        _keep(storings, pool)
+    _write_report(out, intakes)
+    index = replace(index, scans={each.row.scan_id: (each.key, each.lesion_sha256) for each in storings})
+    write_store(out, manifest, index, signs=_signs(usable), leakage=leakage, marks=marks)
+    _remove_outdated(out, old, index)
+    return manifest, len(intakes) - len(usable)
+
+
+def _read(readings: Sequence[Reading], pool: Pool) -> list[Intake]:
+    """The intake of every scan, in order."""
+    note = "decoder_crashed: the process that read it died"
+    intakes = [
+        Intake(reading.row, refusal="decoder_crashed", note=note) if isinstance(outcome, Crash) else outcome
+        for reading, outcome in zip(readings, _all(pool, take_in, readings, "reading"), strict=True)
+    ]
+    for intake in intakes:
+        if intake.refusal:
+            logger.warning("%s left out: %s", intake.row.scan_id, intake.note)
+    return intakes
+
+
+def _opened(out: Path) -> Index | None:
+    """What the store held before, without the leavings of a run that was killed."""
+    old = Index.read(out)
+    for part in (out, out / "arrays", out / "readings"):
+        remove_leftovers(part)
+    return old
+
+
+def _usable(intakes: Sequence[Intake], folder: Path) -> list[Intake]:
     usable = [intake for intake in intakes if not intake.refusal]
     if not usable:
         found = ", ".join(f"{count} {code}" for code, count in _reasons(intakes).items()) or "nothing that looks like a scan"
         raise ManifestError("no_rows", f"no usable scan in {folder.name}: {found}; medssl check says why")
-    preprocess = preprocess or plan(usable)
-    _claim(out, preprocess)
-    manifest = Manifest(tuple(assign([intake.row for intake in usable], seed=seed)))
-    _refuse_leaks(manifest)
-    for row in track(manifest.rows, "preprocessing"):
-        _store(folder, out, row, preprocess)
-    report = {"scans": [intake.as_record() for intake in intakes], "counts": _counts(intakes)}
-    (out / "intake.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    manifest.write(out / "manifest.csv")
-    return manifest, len(intakes) - len(usable)
+    return usable
 
 
-def _read(folder: Path, row: ManifestRow) -> Intake:
-    try:
-        image, lesion = read_row(folder, row)
-    except ScanError as error:
-        logger.warning("%s left out: %s", row.scan_id, error)
-        return Intake(row, refusal=error.code)
-    has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
-    full = replace(row, sha256=voxels_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
-    return Intake(full, image.shape, image.spacing_mm, image.affine.tolist(), warnings=row_warnings(row))
+def _write_report(out: Path, intakes: Sequence[Intake]) -> None:
+    report = {"scans": [intake.as_record() for intake in intakes], "counts": dict(Counter(intake.status for intake in intakes))}
+    write_whole(out / "intake.json", [json.dumps(report, indent=1).encode()])
 
 
-def read_row(folder: Path, row: ManifestRow) -> tuple[Volume, Volume | None]:
-    """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order.
+def _storings(folder: Path, out: Path, usable: Sequence[Intake], manifest: Manifest, preprocess: Preprocess) -> list[Storing]:
+    """What is to be stored, in the order of the manifest."""
+    lesions = {intake.row.scan_id: intake.lesion_sha256 for intake in usable}
+    return [Storing(folder, out, row, lesions[row.scan_id], preprocess) for row in manifest.rows]
 
-    Raises:
-        ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
-    """
-    channels = [read_volume(folder / part).to_ras() for part in row.image.split(";")]
-    image = channels[0]
-    if any(channel.shape != image.shape for channel in channels):
-        raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
-    image = replace(image, array=np.concatenate([channel.array for channel in channels]))
-    if not row.lesion:
-        return image, None
-    lesion = read_volume(folder / row.lesion, constant_allowed=True).to_ras()
-    if lesion.shape != image.shape or not np.allclose(lesion.affine, image.affine, atol=1e-2):
-        raise ScanError("label_mismatch", f"the mask has shape {lesion.shape} or place unlike the scan's {image.shape}")
-    return image, lesion
+
+def _keep(storings: Sequence[Storing], pool: Pool) -> None:
+    """Store every scan that is not stored whole."""
+    for storing, outcome in zip(storings, _all(pool, keep, storings, "preprocessing"), strict=True):
+        if isinstance(outcome, Crash):
+            raise ScanError("decoder_crashed", f"a process died over scan {storing.row.scan_id}; give more memory or fewer workers")
+        if outcome:
+            logger.warning("the store entry of scan %s was damaged and was made again", storing.row.scan_id)
+
+
+def _all(pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], doing: str) -> list[Result | Crash]:
+    """The results of all tasks in their order, with a progress bar."""
+    done = dict(track(pool.spread(function, tasks), doing, total=len(tasks)))
+    return [done[index] for index in range(len(tasks))]
+
+
+def _warned(intakes: Sequence[Intake]) -> list[Intake]:
+    """The intakes, those whose voxels come twice with a warning."""
+    count = Counter(intake.row.sha256 for intake in intakes if not intake.refusal)
+    return [
+        replace(intake, warnings=(*intake.warnings, "duplicate_pixels")) if count[intake.row.sha256] > 1 else intake for intake in intakes
+    ]
 
 
 def plan(intakes: Sequence[Intake]) -> Preprocess:
@@ -156,34 +168,47 @@ def plan(intakes: Sequence[Intake]) -> Preprocess:
     return Preprocess(spacing_mm=(i_mm, j_mm, 0.0 if keep_slices else k_mm), intensity=intensity, window_hu=window_hu)
 
 
-def _claim(out: Path, preprocess: Preprocess) -> None:
-    record = out / "preprocess.json"
-    if record.is_file() and Preprocess.from_dict(json.loads(record.read_text(encoding="utf-8"))) != preprocess:
-        raise ConflictError(f"{out.name} holds a store with another preprocessing; give another out folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_preprocess(out, preprocess)
+def _split(usable: Sequence[Intake], out: Path, *, seed: int, guard: Guard) -> tuple[Manifest, Leakage, dict[str, str]]:
+    """Draw the splits that no table gives, and stop at content that lies on both sides of one, or that a model has seen.
 
-
-def _refuse_leaks(manifest: Manifest) -> None:
-    pairs = check(manifest.rows)
+    Returns:
+        The manifest, what the guard found, and what is to be written beside the scans concerned.
+    """
+    rows, signs = [intake.row for intake in usable], _signs(usable)
+    pairs = [pair for pair in (*duplicates(rows), *near_duplicates(rows, signs)) if not pair.same_patient]
+    manifest = Manifest(tuple(assign(rows, seed=seed, together=[(pair.first, pair.second) for pair in pairs])))
+    pairs = resplit(pairs, manifest.rows)
+    across = [pair for pair in pairs if pair.is_crossing]
+    write_pairs(out / "leakage.csv", pairs)
+    tested = [number for number, row in enumerate(rows) if row.split != "train"]
+    seen = overlap(guard.seen, [rows[number] for number in tested], signs[tested], around=rows)
+    if not guard.reason:
+        refuse(across, out / "leakage.csv")
+        refuse_seen(seen)
     if pairs:
-        named = "; ".join(str(pair) for pair in pairs[:5])
-        raise ManifestError("patient_leak", f"{len(pairs)} pairs of scans with equal voxels lie in different splits: {named}")
+        logger.warning("%d pairs of scans of different patients are (nearly) equal, %d across splits: leakage.csv", len(pairs), len(across))
+    marks = {scan_id: f"seen by the model; allowed: {guard.reason}" for scan_id in seen.learned} | _marks(across, guard.reason)
+    return manifest, Leakage(len(pairs), len(across), len(seen.learned), guard.reason), marks
 
 
-def _store(folder: Path, out: Path, row: ManifestRow, preprocess: Preprocess) -> None:
-    target = array_path(out, row, preprocess, "image")
-    if target.is_file():
-        return
-    image, lesion = read_row(folder, row)
-    prepared = preprocess(image)
-    if lesion is not None:
-        write_array(array_path(out, row, preprocess, "lesion"), preprocess.lesion(lesion), prepared.affine)
-    write_array(target, encode(np.asarray(prepared.array, dtype=np.float32)), prepared.affine)
+def _marks(across: Sequence[LeakPair], reason: str) -> dict[str, str]:
+    """For the column `leakage` of the manifest: whose content lies in which other split, and why it may."""
+    marks: dict[str, str] = {}
+    for pair in across:
+        for scan, other, split in ((pair.first, pair.second, pair.splits[1]), (pair.second, pair.first, pair.splits[0])):
+            marks.setdefault(scan, f"{pair.kind}: {other} in {split}; allowed: {reason}")
+    return marks
 
 
-def _counts(intakes: Sequence[Intake]) -> dict[str, int]:
-    return dict(Counter(intake.status for intake in intakes))
+def _signs(usable: Sequence[Intake]) -> Bits:
+    return np.stack([intake.signs for intake in usable if intake.signs is not None])
+
+
+def _remove_outdated(out: Path, old: Index | None, new: Index) -> None:
+    """Remove what the store held of scans that are gone or were edited."""
+    for scan_id, (key, _) in ({} if old is None else old.scans).items():
+        if new.scans.get(scan_id, ("", ""))[0] != key:
+            remove_entry(out, scan_id, key)
 
 
 def _reasons(intakes: Sequence[Intake]) -> Counter[str]:

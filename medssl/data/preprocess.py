@@ -1,11 +1,11 @@
 """The one preprocessing: a frozen description, applied in the same way for training and for scoring.
 
-It turns a scan in RAS order into float32 values on the grid that the network expects, and carries maps back to the scan's own grid.
+It turns a scan in RAS order into float32 values on the grid that the network expects; `carry_back` brings maps back to the scan's own grid.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -16,8 +16,12 @@ from medssl.volume import Volume
 
 Float = NDArray[np.float32]
 Grid = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 
 _CLIP = 6.0  # z-scores beyond this are coil hot spots or metal, not tissue
+_NOISE = 0.005  # share of a plane that may be bright and is background all the same
+_MARGIN = 2  # voxels left around the foreground
+_WHOLE: Box = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,10 @@ class Preprocess:
     Args:
         spacing_mm: Target voxel size along I, J, K; a 0 keeps the scan's own. None leaves the grid as it is.
         matrix: Target number of voxels along I and J, for scans without physical geometry; excludes `spacing_mm`.
-        intensity: `zscore` over the foreground (MR), `window` to 0..1 (CT, needs `window_hu`), or `percentile` 1..99 to 0..1.
+        intensity: `zscore` over the foreground (MR), `window` to 0..1 (CT, needs `window_hu`), or `percentile` 1..99 of the foreground
+            to 0..1.
         window_hu: Lower and upper bound in HU.
+        crop_foreground: Leave out what lies around the foreground; where it lay is kept in the affine.
 
     Raises:
         ConfigError: Settings that exclude each other or are out of range.
@@ -38,6 +44,7 @@ class Preprocess:
     matrix: tuple[int, int] | None = None
     intensity: Literal["zscore", "window", "percentile"] = "zscore"
     window_hu: tuple[float, float] | None = None
+    crop_foreground: bool = False
 
     def __post_init__(self) -> None:
         if self.spacing_mm and self.matrix:
@@ -61,15 +68,22 @@ class Preprocess:
     def __call__(self, volume: Volume) -> Volume:
         """The scan as the network sees it: `(C, I, J, K)` float32 in RAS order."""
         volume = volume.to_ras()
-        grid = self.grid(volume)
-        array = np.stack([resample(self._scale(channel), grid) for channel in volume.array.astype(np.float32)])
-        return Volume(array, _regrid(volume, grid), volume.modality, volume.nominal)
+        box = _foreground(volume) if self.crop_foreground else _WHOLE
+        cropped = _crop(volume, box)
+        grid = self.grid(cropped)
+        array = np.stack([resample(self._scale(channel)[box], grid) for channel in volume.array.astype(np.float32)])
+        return Volume(array, _regrid(cropped, grid), volume.modality, volume.nominal)
 
-    def lesion(self, lesion: Volume) -> NDArray[np.uint8]:
-        """A mask `(1, I, J, K)` of 0 and 1 on the grid of the scan it belongs to; any value above 0 is lesion."""
+    def lesion(self, lesion: Volume, prepared: Volume) -> NDArray[np.uint8]:
+        """A mask `(1, I, J, K)` of 0 and 1 on the grid of its prepared scan; any value above 0 is lesion.
+
+        Args:
+            lesion: The mask on the scan's own grid.
+            prepared: What the scan became.
+        """
         lesion = lesion.to_ras()
-        mask = (lesion.array[0] > 0).astype(np.float32)
-        return np.asarray(resample(mask, self.grid(lesion)) >= 0.5, dtype=np.uint8)[None]
+        mask = (lesion.array[0][_place(prepared, lesion)] > 0).astype(np.float32)
+        return np.asarray(resample(mask, prepared.shape) >= 0.5, dtype=np.uint8)[None]
 
     def _scale(self, channel: Float) -> Float:
         channel = np.nan_to_num(channel, nan=0.0, posinf=0.0, neginf=0.0)
@@ -77,7 +91,7 @@ class Preprocess:
             low, high = self.window_hu
             return _float32(np.clip((channel - low) / (high - low), 0.0, 1.0))
         if self.intensity == "percentile":
-            low, high = np.percentile(channel, (1, 99))
+            low, high = np.percentile(_inside(channel), (1, 99))
             return _float32(np.clip((channel - low) / max(high - low, 1e-6), 0.0, 1.0))
         return _zscore(channel)
 
@@ -97,16 +111,75 @@ def _float32(values: NDArray[np.floating]) -> Float:
 
 def _zscore(channel: Float) -> Float:
     """Zero mean and unit deviation over the foreground; background becomes the value it has on that scale, clipped."""
-    foreground = channel[channel > _background_level(channel)]
-    if foreground.size == 0:
-        foreground = channel.ravel()
+    foreground = _inside(channel)
     return _float32(np.clip((channel - foreground.mean()) / max(float(foreground.std()), 1e-6), -_CLIP, _CLIP))
+
+
+def _inside(channel: Float) -> Float:
+    """The values of the foreground; all values where there is none."""
+    foreground = channel[channel > _background_level(channel)]
+    return foreground if foreground.size else channel.ravel()
 
 
 def _background_level(channel: Float) -> float:
     """A level between air and tissue: a tenth of the way from the darkest to the 99th percentile, robust to hot spots."""
     low, high = float(channel.min()), float(np.percentile(channel, 99))
     return low + 0.1 * (high - low)
+
+
+def _foreground(volume: Volume) -> Box:
+    """The box around everything that is not background, in any channel, with a margin."""
+    channels = [np.nan_to_num(channel.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0) for channel in volume.array]
+    bright = np.any([channel > _background_level(channel) for channel in channels], axis=0)
+    i, j, k = (_span(bright.mean(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    return i, j, k
+
+
+def _span(share: NDArray[np.floating]) -> slice:
+    """From the first to the last plane with more than noise in it."""
+    planes = np.flatnonzero(share > _NOISE)
+    return slice(max(0, int(planes[0]) - _MARGIN), int(planes[-1]) + 1 + _MARGIN) if len(planes) else slice(0, len(share))
+
+
+def _crop(volume: Volume, box: Box) -> Volume:
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start or 0 for part in box]
+    return replace(volume, array=volume.array[(slice(None), *box)], affine=affine)
+
+
+def _place(prepared: Volume, scan: Volume) -> Box:
+    """The box of the scan's voxels that became the prepared scan."""
+    turn = np.linalg.inv(scan.affine) @ prepared.affine
+    start = np.rint(turn[:3, 3] - turn[:3, :3] @ np.full(3, 0.5) + 0.5).astype(int)
+    stop = start + np.rint(np.diag(turn)[:3] * prepared.shape).astype(int)
+    i, j, k = (slice(int(first), int(last)) for first, last in zip(start, stop, strict=True))
+    return i, j, k
+
+
+def carry_back(values: Float, prepared: Volume, scan: Volume) -> Float:
+    """A map on the grid of a prepared scan on the grid of the scan itself; 0 where the prepared scan was cropped.
+
+    Args:
+        values: (I, J, K) on the grid of `prepared`.
+        prepared: What `Preprocess` made of the scan.
+        scan: The scan in RAS order.
+    """
+    box = _place(prepared, scan)
+    i, j, k = (part.stop - part.start for part in box)
+    back = np.zeros(scan.shape, np.float32)
+    back[box] = resample(values, (i, j, k))
+    return back
+
+
+def carry_back_slices(scores: tuple[float, ...], prepared: Volume, scan: Volume) -> tuple[float, ...]:
+    """Scores of the slices of a prepared scan as scores of the scan's own slices, 0 for those that were cropped.
+
+    Where slices were resampled too, there is no score for each slice of the scan, and the scores come back as they are.
+    """
+    along_k = _place(prepared, scan)[2]
+    if len(scores) != along_k.stop - along_k.start:
+        return scores
+    return (*[0.0] * along_k.start, *scores, *[0.0] * (scan.shape[2] - along_k.stop))
 
 
 def _regrid(volume: Volume, grid: Grid) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Splits by patient: drawn once from a seed, balanced over classes and sites, never through a patient."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.6, "val": 0.2, "te
 
 @dataclass(frozen=True)
 class _Group:
-    """Rows that must stay together: one patient, and whoever shares voxels with them."""
+    """Rows that must stay together: one patient, and whoever shares voxels, or nearly so, with them."""
 
     members: tuple[int, ...]
     kind: str  # classes that occur in it
@@ -23,7 +23,13 @@ class _Group:
     split: str
 
 
-def assign(rows: Sequence[ManifestRow], *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0) -> list[ManifestRow]:
+def assign(
+    rows: Sequence[ManifestRow],
+    *,
+    fractions: Mapping[str, float] = FRACTIONS,
+    seed: int = 0,
+    together: Iterable[tuple[str, str]] = (),
+) -> list[ManifestRow]:
     """Fill the split of every row that has none.
 
     Patients are drawn class by class, and site by site within a class; every split gets every class where there are patients enough.
@@ -34,6 +40,7 @@ def assign(rows: Sequence[ManifestRow], *, fractions: Mapping[str, float] = FRAC
         rows: The scans, in any order.
         fractions: Share of patients of each split; the first named is served first when patients are few.
         seed: Of the draw.
+        together: Pairs of scan_ids whose patients must not be torn apart, such as near-duplicates.
 
     Raises:
         ConfigError: Fractions that are negative or do not sum to 1.
@@ -42,7 +49,7 @@ def assign(rows: Sequence[ManifestRow], *, fractions: Mapping[str, float] = FRAC
         raise ConfigError(f"split fractions must be >= 0 and sum to 1, got {dict(fractions)}")
     filled = list(rows)
     by_kind: defaultdict[str, list[_Group]] = defaultdict(list)
-    for group in _groups(rows):
+    for group in _groups(rows, together):
         by_kind[group.kind].append(group)
     generator = np.random.default_rng(seed)
     owed = dict.fromkeys(fractions, 0.0)  # what rounding took from a split in one class is given back in the next
@@ -92,10 +99,10 @@ def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float],
     return quota
 
 
-def _groups(rows: Sequence[ManifestRow]) -> list[_Group]:
+def _groups(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[_Group]:
     """The groups, ordered by their patients' names."""
     members: defaultdict[str, list[int]] = defaultdict(list)
-    for index, root in enumerate(_roots(rows)):
+    for index, root in enumerate(_roots(rows, together)):
         members[root].append(index)
     return [_group(rows, tuple(members[root])) for root in sorted(members)]
 
@@ -107,8 +114,8 @@ def _group(rows: Sequence[ManifestRow], members: tuple[int, ...]) -> _Group:
     return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "")
 
 
-def _roots(rows: Sequence[ManifestRow]) -> list[str]:
-    """The name of each row's group: patients joined by equal voxels or one file (union-find; a group is named by its least patient)."""
+def _roots(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[str]:
+    """The name of each row's group: patients joined by equal voxels, a file or a pair (union-find; named by the least patient)."""
     parent: dict[str, str] = {}
 
     def find(key: str) -> str:
@@ -116,10 +123,15 @@ def _roots(rows: Sequence[ManifestRow]) -> list[str]:
             key = parent[key]
         return key
 
-    first: dict[str, str] = {}
+    def join(first: str, second: str) -> None:
+        low, high = sorted((find(first), find(second)))
+        parent[high] = low
+
+    patients = {row.scan_id: patient_key(row.patient or row.scan_id) for row in rows}
+    owner: dict[str, str] = {}
     for row in rows:
-        patient = patient_key(row.patient or row.scan_id)
         for token in filter(None, (row.sha256, *row.image.split(";"))):
-            low, high = sorted((find(patient), find(first.setdefault(token, patient))))
-            parent[high] = low
-    return [find(patient_key(row.patient or row.scan_id)) for row in rows]
+            join(patients[row.scan_id], owner.setdefault(token, patients[row.scan_id]))
+    for one, other in together:
+        join(patients[one], patients[other])
+    return [find(patients[row.scan_id]) for row in rows]

@@ -1,6 +1,7 @@
 """The bundle: all that scoring needs of a training run, in a folder without code.
 
-`weights.safetensors` (tensors only), `bundle.json` (everything else), `MODEL_CARD.md` (for people). Pickle is never read.
+`weights.safetensors` (tensors only), `bundle.json` (everything else), `MODEL_CARD.md` (for people), and `seen.json` (digests of the scans
+it has learned from, so that nobody tests it on them by mistake). Pickle is never read.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -36,6 +38,7 @@ class Bundle:
         lineage: Identities of the bundles it started from, first ancestor last.
         versions: Versions of the software that made it.
         weights_id: First 12 hex digits of the SHA-256 of the weights file; empty before it is written.
+        seen: What it has learned from, as `medssl.data.seen` writes it; empty where that is not known.
     """
 
     kind: str
@@ -48,12 +51,18 @@ class Bundle:
     lineage: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     weights_id: str = ""
+    seen: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def model_id(self) -> str:
         """Identity of weights and description together."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self._fields(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def _fields(self) -> dict[str, object]:
+        """The description as JSON fields, with a hash in place of what it has seen."""
+        fields = asdict(self)
+        del fields["seen"]
+        return fields | ({"seen_sha256": hashlib.sha256(_json(self.seen)).hexdigest()} if self.seen else {})
 
     def write(self, folder: Path, network: nn.Module, card: str) -> "Bundle":
         """Write the folder, whole or not at all; returns the bundle with its `weights_id`."""
@@ -61,7 +70,9 @@ class Bundle:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, temporary / "weights.safetensors")
-        fields = {**asdict(self), "weights_id": _weights_id(temporary), "format": FORMAT}
+        if self.seen:
+            (temporary / "seen.json").write_bytes(_json(self.seen))
+        fields = {**self._fields(), "weights_id": _weights_id(temporary), "format": FORMAT}
         (temporary / "bundle.json").write_text(json.dumps(fields, indent=1), encoding="utf-8")
         (temporary / "MODEL_CARD.md").write_text(card, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,7 +84,7 @@ class Bundle:
         """Read the description and check that the weights belong to it.
 
         Raises:
-            BundleError: No bundle, a pickle, another format version, or weights that were changed.
+            BundleError: No bundle, a pickle, another format version, or weights or digests of scans that were changed.
         """
         if not (folder / "bundle.json").is_file():
             raise BundleError(_no_bundle(folder))
@@ -86,6 +97,7 @@ class Bundle:
             raise BundleError(f"{folder.name} has bundle format {found}, this medssl reads {FORMAT}; use the version named in bundle.json")
         if not (folder / "weights.safetensors").is_file() or _weights_id(folder) != fields.get("weights_id"):
             raise BundleError(f"the weights of {folder.name} are missing or not those it was written with; take it from its run again")
+        fields["seen"] = _seen(folder, fields.pop("seen_sha256", None))
         return cls._of(fields, folder.name)
 
     @classmethod
@@ -124,6 +136,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / "weights.safetensors")
     except (SafetensorError, OSError) as error:
         raise BundleError(f"the weights of {folder.name} cannot be read as safetensors") from error
+
+
+def _seen(folder: Path, sha256: object) -> dict[str, Any]:
+    """What a bundle has seen, checked against its hash in the description."""
+    path = folder / "seen.json"
+    if sha256 is None and not path.exists():
+        return {}
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"seen.json of {folder.name} is missing or not the one it was written with; take the bundle from its run again")
+    seen: dict[str, Any] = json.loads(data)
+    return seen
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, sort_keys=True).encode()
 
 
 def _weights_id(folder: Path) -> str:

@@ -20,10 +20,24 @@ _LEAST_SENSITIVITY = 0.5
 
 def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
     """Sentences for the report, the weightiest first."""
-    found = [*_reference(record, evidence), *_size(record), *_lock(record), *_flow(record, evidence), *_units(record), *_maps(evidence)]
+    found = [
+        *_leakage(evidence),
+        *_reference(record, evidence),
+        *_size(record),
+        *_lock(record),
+        *_flow(record, evidence),
+        *_units(record),
+        *_maps(evidence),
+    ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
     return [*found, *LIMITS]
+
+
+def _leakage(evidence: Evidence) -> Iterator[str]:
+    """What the scoring found the model to have seen before, and leakage that somebody allowed."""
+    said = evidence.results.run.get("leakage")
+    yield from (str(sentence) for sentence in (said if isinstance(said, list) else ()))
 
 
 def _reference(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.progress import track
 
 from medssl.data.dataset import scan_label
 from medssl.data.manifest import ManifestRow
+from medssl.data.seen import overlap, refuse_seen
 from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.io.discover import Source, find_sources, read_source
@@ -63,7 +64,7 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     """Score one split of a store (or `all`), with the truth beside the findings.
 
     Raises:
-        ManifestError: The split is empty.
+        ManifestError: The split is empty; `patient_leak` when the model has learned from its scans and the store does not allow that.
         UsageError: The store was prepared in another way than the bundle's.
     """
     if store.preprocess != predictor.bundle.preprocess:
@@ -71,8 +72,9 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     rows = store.manifest.rows if split == "all" else store.manifest.split(split)
     if not rows:
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
+    leakage = _leakage(predictor, store, rows)
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open(_facts(predictor, split=split))
+    results.open({**_facts(predictor, split=split), "leakage": leakage})
     for row in track(rows, "scoring"):
         if not results.has(row.scan_id):
             _score_row(predictor, store, row, results)
@@ -80,8 +82,19 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     return results.finish({"nominal": all(row.nominal for row in rows)})
 
 
+def _leakage(predictor: Predictor, store: Store, rows: Sequence[ManifestRow]) -> list[str]:
+    """What a report must say of scans that the model has seen, and of leakage that was allowed in a store on the way here."""
+    seen = predictor.bundle.seen
+    found = overlap(seen, rows, store.signs(rows), around=store.manifest.rows)
+    if not store.leakage.reason:
+        refuse_seen(found)
+    elsewhere = [reason for reason in seen.get("allowed", ()) if reason != store.leakage.reason]
+    allowed = [f"Leakage was allowed in a store that this model was trained on. The reason given: {reason}" for reason in elsewhere]
+    return [*store.leakage.sentences(), *allowed, *found.sentences(len(rows))]
+
+
 def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
-    prepared = Volume(decode(np.asarray(store.image(row)[:])), store.geometry(row), row.modality, row.nominal)
+    prepared = Volume(decode(store.image(row)), store.geometry(row), row.modality, row.nominal)
     result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
     results.add(result, lesion=_known_lesion(store, row))
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, find_objects, label
 
-from medssl.data.preprocess import resample
+from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import BundleError, ScanError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
@@ -84,10 +84,11 @@ class Predictor:
         image = torch.from_numpy(np.ascontiguousarray(prepared.array, dtype=np.float32)).to(self.device)
         output = probabilities(self.network, image, self.bundle.window)
         finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
+        scores = output if self.network.task == "classification" else slice_scores(output)
+        finding = self._judge(finding, carry_back_slices(tuple(map(float, scores)), prepared, scan))
         if self.network.task == "classification":
-            return Result(self._judge(finding, tuple(map(float, output))), scan, None, None)
-        finding = self._judge(finding, tuple(map(float, slice_scores(output))))
-        probability = resample(output.numpy(), scan.shape)
+            return Result(finding, scan, None, None)
+        probability = carry_back(output.numpy(), prepared, scan)
         mask, lesions = self._lesions(probability, scan, ratio=prepared.voxel_volume_ml / scan.voxel_volume_ml)
         return Result(replace(finding, lesions=lesions), scan, probability, mask)
 

@@ -3,12 +3,14 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
+from medssl.data.seen import Seen, merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
@@ -76,29 +78,29 @@ def finetune(
     train = _labelled(network, store, labels, labels.train_split)
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
-    lineage = () if bundle is None else start_from(network, bundle, store)
+    lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
     run.open()
     module_class = Segmenter if network.task == "segmentation" else Classifier
     module = module_class(network, training, views=views, seed=seed)
     fit(module, training, run=run, loader=feed.loader(train, steps=training.steps, seed=seed, done=run.done), callbacks=[])
     window = Window(feed.crops.size, feed.crops.context)
-    points = operating_points(score_cases(network, validation, window), rule=labels.rule)
     trained = Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
         class_names=labels.positive,
-        operating_points=points,
+        operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
         training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
         lineage=lineage,
         versions=versions(),
+        seen=_seen(store, train, validation, before),
     )
     return trained.write(run.folder / "bundle", network, _card(trained))
 
 
-def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[str, ...]:
-    """Put pretrained weights into a network's encoder; returns the lineage.
+def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[tuple[str, ...], Seen]:
+    """Put pretrained weights into a network's encoder; returns the lineage and what the bundle has seen.
 
     Raises:
         ConfigError: No encoder, another shape, or another preprocessing.
@@ -112,7 +114,14 @@ def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[str, ...
     if pretrained.preprocess != store.preprocess:
         raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
     encoder.load_state_dict(read_weights(bundle))
-    return (pretrained.model_id, *pretrained.lineage)
+    return (pretrained.model_id, *pretrained.lineage), pretrained.seen
+
+
+def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:
+    """Digests of the scans of this run and of the run that it started from."""
+    learned, chosen = ([case.row for case in cases] for cases in (train, validation))
+    scans = [*record("training", learned, store.signs(learned)), *record("validation", chosen, store.signs(chosen))]
+    return merged(before, scans, reason=store.leakage.reason)
 
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
@@ -128,7 +137,7 @@ def _labelled(network: Network, store: Store, labels: Labels, split: str) -> lis
 
 
 def _check_shape(network: Network, case: Case, feed: Feed) -> None:
-    channels = case.image.shape[0] * feed.crops.context
+    channels = case.shape[0] * feed.crops.context
     if network.spatial_dims != feed.crops.spatial_dims or network.in_channels != channels:
         raise ConfigError(
             f"the network takes {network.in_channels} channels in {network.spatial_dims}D, "

@@ -1,13 +1,18 @@
 """Self-supervised pretraining: unlabelled scans of a store in, an encoder bundle out."""
 
+from collections.abc import Sequence
+
 import torch
 
 from medssl.data.dataset import CropDataset, load_cases
 from medssl.data.feed import Feed
+from medssl.data.manifest import ManifestRow
+from medssl.data.seen import merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
+from medssl.models.vit import ViT
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
 from medssl.training.pretrainer import Pretrainer
@@ -33,14 +38,10 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
     """
     store = Store(feed.store)
     rows = store.manifest.split(split)
-    cases = load_cases(store, rows)
-    channels = cases[0].image.shape[0] * feed.crops.context
+    cases = load_cases(store, rows, masks=False)  # no label is seen: crops are drawn without knowing where lesion is
+    channels = cases[0].shape[0] * feed.crops.context
     encoder = objective.encoder
-    if encoder.spatial_dims != feed.crops.spatial_dims or encoder.in_channels != channels:
-        raise ConfigError(
-            f"the encoder takes {encoder.in_channels} channels in {encoder.spatial_dims}D, "
-            f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
-        )
+    _check_shape(encoder, channels, feed)
     run.open()
     fixed = CropDataset(cases, feed.crops, seed=seed + 1)
     pictures = Pictures(
@@ -55,18 +56,24 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
         window=Window(feed.crops.size, feed.crops.context),
         training={
             "objective": type(objective).__name__,
-            **facts(
-                run,
-                training,
-                seed=seed,
-                manifest=store.manifest.digest(),
-                patients=len({row.patient for row in rows}),
-                scans=len(rows),
-            ),
+            **facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(rows), scans=len(rows)),
         },
         versions=versions(),
+        seen=merged({}, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
     )
     return bundle.write(run.folder / "bundle", encoder, _card(bundle))
+
+
+def _check_shape(encoder: ViT, channels: int, feed: Feed) -> None:
+    if encoder.spatial_dims != feed.crops.spatial_dims or encoder.in_channels != channels:
+        raise ConfigError(
+            f"the encoder takes {encoder.in_channels} channels in {encoder.spatial_dims}D, "
+            f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
+        )
+
+
+def _patients(rows: Sequence[ManifestRow]) -> int:
+    return len({row.patient for row in rows})
 
 
 def _card(bundle: Bundle) -> str:

@@ -1,20 +1,45 @@
+"""Crops: the same number gives the same crop, from wherever the scan is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from medssl.data.dataset import Case, CropDataset, Crops, StepSampler, cut, scan_label
+from medssl.data.dataset import Case, CropDataset, Crops, StepSampler, cut, load_cases, scan_label
+from medssl.data.entry import Bits, decode, encode
+from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
-from medssl.data.store import encode
+from medssl.data.prepare import prepare
+from medssl.data.store import Store
 from medssl.errors import ConfigError
+
+ROW = ManifestRow(scan_id="a", patient="p", image="a.nii.gz")
+
+
+@dataclass
+class InMemory:
+    """One scan."""
+
+    stored: np.ndarray
+    lesion: np.ndarray
+
+    def image(self, row: ManifestRow) -> np.ndarray:
+        del row
+        return self.stored
+
+    def mask(self, row: ManifestRow) -> Bits:
+        del row
+        return Bits.of(self.lesion, axis=3)
 
 
 def case(shape: tuple[int, int, int] = (8, 8, 4), *, lesion_at: tuple[int, int, int] | None = None) -> Case:
-    image = np.arange(np.prod(shape)).reshape(1, *shape).astype(np.float32) / 100
+    image = encode(np.arange(np.prod(shape)).reshape(1, *shape).astype(np.float32) / 100)
     lesion = np.zeros((1, *shape), np.uint8)
     if lesion_at:
         lesion[(0, *lesion_at)] = 1
-    slices = np.flatnonzero(lesion.any(axis=(0, 1, 2)))
-    return Case(ManifestRow(scan_id="a", patient="p", image="a.nii.gz"), encode(image), lesion, -1, slices)
+    return Case(ROW, InMemory(image, lesion), (1, *shape), -1, True, np.flatnonzero(lesion.any(axis=(0, 1, 2))))
 
 
 def test_the_same_number_is_the_same_crop() -> None:
@@ -72,3 +97,53 @@ def test_an_even_context_is_refused() -> None:
 
 def test_crops_come_as_tensors_of_float() -> None:
     assert CropDataset([case()], Crops((4, 4)), seed=0)[0]["image"].dtype == torch.float32
+
+
+def test_a_batch_holds_the_crops_of_its_numbers() -> None:
+    dataset = CropDataset([case((32, 32, 9), lesion_at=(20, 10, 3))], Crops((16, 12, 8)), seed=4)
+    batch = dataset.__getitems__([5, 2, 9])
+    for place, number in enumerate((5, 2, 9)):
+        for name, value in dataset[number].items():
+            assert value.equal(batch[name][place])  # type: ignore[literal-required]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_batches_whatever_the_number_of_workers(cohort, tmp_path: Path, workers: int) -> None:
+    prepare(cohort(), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    feed = Feed(tmp_path / "store", Crops((8, 8), context=3), batch_size=4, workers=workers)
+    batches = list(feed.loader(load_cases(store, store.manifest.rows), steps=3, seed=1))
+    expected = CropDataset(load_cases(store, store.manifest.rows), feed.crops, seed=1)
+    assert [tuple(batch["image"].shape) for batch in batches] == [(4, 3, 8, 8)] * 3
+    assert torch.cat([batch["image"] for batch in batches]).equal(expected.__getitems__(range(12))["image"])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 6, 4)])
+def test_a_crop_of_a_store_is_that_part_of_the_scan(cohort, tmp_path: Path, size: tuple[int, ...]) -> None:
+    prepare(cohort(), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    (one,) = load_cases(store, [row for row in store.manifest.rows if row.has_lesion == "1"][:1])
+    centre = np.array([10, 9, 3])
+    sample = cut(one, centre, Crops(size))
+    where = tuple(slice(middle - width // 2, middle - width // 2 + width) for middle, width in zip(centre, (*size, 1)[:3], strict=True))
+    expected = decode(np.array(one.image))[(slice(None), *where)]
+    np.testing.assert_array_equal(sample["image"].numpy().reshape(expected.shape), expected)
+    assert one.lesion is not None
+    np.testing.assert_array_equal(sample["lesion"].numpy().reshape(expected.shape), one.lesion[(slice(None), *where)])
+
+
+def test_nothing_of_a_scan_is_opened_before_a_crop_needs_it(cohort, tmp_path: Path) -> None:
+    prepare(cohort(), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    dataset = CropDataset(load_cases(store, store.manifest.rows), Crops((8, 8), lesion_fraction=0.0), seed=0)
+    assert len(store._open) == 0
+    dataset[0]
+    assert len(store._open) == 2
+
+
+def test_without_masks_no_crop_knows_where_lesion_is(cohort, tmp_path: Path) -> None:
+    prepare(cohort(), tmp_path / "store")
+    store = Store(tmp_path / "store")
+    dataset = CropDataset(load_cases(store, store.manifest.rows, masks=False), Crops((8, 8), lesion_fraction=1.0), seed=0)
+    assert dataset.with_lesion == []
+    assert not dataset.__getitems__(range(20))["lesion"].any()

@@ -1,39 +1,48 @@
-import csv
+"""From a folder to a store: what is kept, what is refused, what a stopped run leaves."""
+
 import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 
+from medssl.data import intake
+from medssl.data import prepare as prepare_module
+from medssl.data.entry import Entry
 from medssl.data.prepare import prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
-from medssl.errors import ConflictError, ManifestError
+from medssl.errors import ConflictError, ManifestError, ScanError
+from medssl.workers import Pool
+from tests.data.conftest import picture, save
 
-
-def save(path: Path, array: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 4.0)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(array, np.diag([*spacing, 1.0]))
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+Files = dict[str, bytes]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Ten patients, half with a lesion, from two sites."""
-    root, generator = tmp_path / "scans", np.random.default_rng(0)
-    table = [["patient", "site", "image", "lesion", "label"]]
-    for number in range(10):
-        image = generator.integers(50, 200, (8, 8, 4)).astype(np.int16)
-        save(root / f"p{number}" / "image.nii.gz", image)
-        lesion = np.zeros((8, 8, 4), np.uint8)
-        lesion[2:4, 2:4, 1] = number % 2
-        save(root / f"p{number}" / "lesion.nii.gz", lesion)
-        table.append([f"p{number}", "AB"[number % 3 == 0], f"p{number}/image.nii.gz", f"p{number}/lesion.nii.gz", ""])
-    with (root / "patients.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([row[:4] for row in table])
-    return root
+def folder(cohort: Callable[..., Path]) -> Path:
+    """Ten patients that were made a while ago."""
+    return settled(cohort())
+
+
+def settled(folder: Path) -> Path:
+    """Wait until the files are old enough to be told from files edited later."""
+    time.sleep(0.12)
+    return folder
+
+
+def files(store: Path) -> Files:
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
 def test_every_scan_lands_in_the_store_with_its_mask(folder: Path, tmp_path: Path) -> None:
@@ -44,7 +53,7 @@ def test_every_scan_lands_in_the_store_with_its_mask(folder: Path, tmp_path: Pat
         lesion = store.lesion(row)
         assert lesion is not None
         assert int(lesion[:].sum()) == 4 * int(row.has_lesion)
-        assert store.image(row).shape == (1, 8, 8, 4)
+        assert store.image(row).shape == (1, 24, 24, 6)
 
 
 def test_the_spacing_is_planned_and_thick_slices_are_kept(folder: Path, tmp_path: Path) -> None:
@@ -68,23 +77,228 @@ def test_a_damaged_scan_is_left_out_with_its_reason(folder: Path, tmp_path: Path
 
 
 def test_a_mask_of_another_shape_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    save(folder / "p3" / "lesion.nii.gz", np.zeros((8, 8, 5), np.uint8))
+    save(folder / "p3" / "lesion.nii.gz", np.zeros((24, 24, 5), np.uint8))
     prepare(folder, tmp_path / "store")
     scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
     assert [scan["reasons"] for scan in scans if scan["status"] == "rejected"] == [["label_mismatch"]]
 
 
-def test_nothing_is_done_twice(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_done_twice(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(folder, tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "arrays").iterdir()}
+    monkeypatch.setattr(intake, "read_row", lambda *_: pytest.fail("a scan was read again"))
     prepare(folder, tmp_path / "store")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "arrays").iterdir()} == before
+
+
+def test_a_second_run_changes_no_byte(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "store")
+    before = files(tmp_path / "store")
+    prepare(folder, tmp_path / "store")
+    assert files(tmp_path / "store") == before
+
+
+def test_more_workers_give_the_same_store(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "Pool", partial(Pool, patience_s=0.0))
+    prepare(folder, tmp_path / "one", workers=1)
+    prepare(folder, tmp_path / "two", workers=2)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+@pytest.mark.parametrize("stage", ["reading", "storing"])
+def test_a_run_that_was_stopped_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    prepare(folder, tmp_path / "whole")
+    read: list[str] = []
+    limit = 4 if stage == "reading" else 14
+
+    def counted(*arguments: object) -> object:
+        if len(read) == limit:
+            raise KeyboardInterrupt
+        read.append(arguments[1].scan_id)  # type: ignore[attr-defined]
+        return original(*arguments)  # type: ignore[arg-type]
+
+    original = intake.read_row
+    monkeypatch.setattr(intake, "read_row", counted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder, tmp_path / "store", workers=1)
+    read.clear()
+    limit = -1
+    prepare(folder, tmp_path / "store", workers=1)
+    assert len(read) == (6 + 10 if stage == "reading" else 6)
+    assert files(tmp_path / "store") == files(tmp_path / "whole")
+
+
+def test_a_scan_that_was_edited_is_stored_anew_and_its_old_entry_goes(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "store")
+    row = Store(tmp_path / "store").manifest.rows[2]
+    old = np.array(Store(tmp_path / "store").image(row))
+    save(folder / row.image, picture(99))
+    manifest, _ = prepare(folder, tmp_path / "store")
+    assert manifest.rows[2].sha256 != row.sha256
+    assert not np.array_equal(Store(tmp_path / "store").image(manifest.rows[2]), old)
+    assert len(list((tmp_path / "store" / "arrays").iterdir())) == 30
+
+
+def test_a_mask_that_was_edited_is_stored_anew(folder: Path, tmp_path: Path) -> None:
+    manifest, _ = prepare(folder, tmp_path / "store")
+    mask = np.zeros((24, 24, 6), np.uint8)
+    mask[5, 5, 5] = 1
+    save(folder / manifest.rows[0].lesion, mask)
+    prepare(folder, tmp_path / "store")
+    lesion = Store(tmp_path / "store").lesion(manifest.rows[0])
+    assert lesion is not None
+    assert np.argwhere(lesion).tolist() == [[0, 5, 5, 5]]
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(folder: Path, tmp_path: Path) -> None:
+    path = folder / "p3" / "image.nii"
+    save(path, picture(3))
+    path.replace(folder / "p3" / "image.nii.gz")  # not compressed: every edit keeps the size
+    settled(folder)
+    before, _ = prepare(folder, tmp_path / "store")
+    path, facts = folder / "p3" / "image.nii.gz", (folder / "p3" / "image.nii.gz").stat()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    after, _ = prepare(folder, tmp_path / "store")
+    assert [row.scan_id for row, old in zip(after.rows, before.rows, strict=True) if row.sha256 != old.sha256] == [before.rows[3].scan_id]
+
+
+def test_a_damaged_entry_is_made_again(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(folder, tmp_path / "store")
+    before = files(tmp_path / "store")
+    path = next((tmp_path / "store" / "arrays").glob("*.image.npy"))
+    path.write_bytes(bytes(path.stat().st_size))
+    with caplog.at_level(logging.WARNING):
+        prepare(folder, tmp_path / "store")
+    assert files(tmp_path / "store") == before
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [f"the store entry of scan {path.name.rsplit('-', 1)[0]} was damaged and was made again"]
+
+
+def test_a_scan_that_changes_between_reading_and_storing_stops_the_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(*arguments: object) -> object:
+        save(folder / "p0" / "image.nii.gz", picture(50))
+        return keep(*arguments)  # type: ignore[arg-type]
+
+    keep = prepare_module.keep
+    monkeypatch.setattr(prepare_module, "keep", edited)
+    with pytest.raises(ScanError, match="changed_while_read"):
+        prepare(folder, tmp_path / "store", workers=1)
+    assert not (tmp_path / "store" / "manifest.csv").exists()
+
+
+def test_with_a_known_preprocessing_each_scan_is_read_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    original = intake.read_row
+    monkeypatch.setattr(intake, "read_row", lambda *arguments: (read.append(arguments), original(*arguments))[1])
+    prepare(folder, tmp_path / "store", preprocess=Preprocess(spacing_mm=(1.0, 1.0, 0.0)), workers=1)
+    assert len(read) == 10
+
+
+def test_equal_voxels_under_two_patients_are_warned_of_and_kept_in_one_split(folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(folder / "p1" / "image.nii.gz", folder / "p8" / "image.nii.gz")
+    manifest, _ = prepare(folder, tmp_path / "store")
+    scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
+    assert [scan["source"] for scan in scans if scan["reasons"] == ["duplicate_pixels"]] == ["p1/image.nii.gz", "p8/image.nii.gz"]
+    assert len({row.split for row in manifest.rows if row.patient in ("p1", "p8")}) == 1
+
+
+PROCESS = """
+import functools, sys
+from pathlib import Path
+from medssl.data import prepare
+if __name__ == "__main__":
+    prepare.Pool = functools.partial(prepare.Pool, patience_s=0.0)
+    prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), workers=2)
+"""
+
+
+def started(folder: Path, out: Path, script: Path) -> "subprocess.Popen[bytes]":
+    script.write_text(PROCESS)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(out)], stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": "."}
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_store(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "alone")
+    both = [started(folder, tmp_path / "store", tmp_path / f"run{number}.py") for number in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert files(tmp_path / "store") == files(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_and_no_half_file(cohort: Callable[..., Path], tmp_path: Path) -> None:
+    folder = settled(cohort(40))
+    prepare(folder, tmp_path / "whole", workers=1)
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        run = started(folder, tmp_path / "store", tmp_path / "run.py")
+        while not (tmp_path / "store" / "readings").is_dir():
+            time.sleep(0.01)
+        time.sleep(float(generator.uniform(0, 0.4)))
+        workers = children(run.pid)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        until = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], number
+    prepare(folder, tmp_path / "store", workers=1)
+    assert files(tmp_path / "store") == files(tmp_path / "whole")
+
+
+PEAK = """
+import functools, resource, sys
+from pathlib import Path
+from medssl.data import prepare
+if __name__ == "__main__":
+    prepare.Pool = functools.partial(prepare.Pool, patience_s=0.0)
+    prepare.prepare(Path(sys.argv[1]), Path(sys.argv[2]), workers=2)
+    print(*(resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_number_of_scans(tmp_path: Path) -> None:
+    """Each scan is 1 MB as float32: 200 of them in memory would be seen."""
+    (tmp_path / "run.py").write_text(PEAK)
+    peaks = []
+    for number in range(200):
+        save(tmp_path / "all" / f"p{number}" / "image.nii", picture(number, (80, 80, 40)))
+        if number == 9:
+            shutil.copytree(tmp_path / "all", tmp_path / "few")
+    for name in ("few", "all"):
+        command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / name), str(tmp_path / f"{name}-store")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "."})
+        peaks.append([int(word) for word in done.stdout.split()[-2:]])
+    assert all(many - few < 25 for few, many in zip(*peaks, strict=True)), peaks
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_store_of_another_preprocessing_is_not_mixed(folder: Path, tmp_path: Path) -> None:
     prepare(folder, tmp_path / "store")
     with pytest.raises(ConflictError, match="another preprocessing"):
         prepare(folder, tmp_path / "store", preprocess=Preprocess(spacing_mm=(2.0, 2.0, 0.0)))
+
+
+def test_a_process_that_stores_nothing_but_a_record_is_not_trusted(folder: Path, tmp_path: Path) -> None:
+    """The record of a scan comes last, so arrays without it count as not there."""
+    manifest, _ = prepare(folder, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    entry = store.entry(manifest.rows[0])
+    next((tmp_path / "store" / "arrays").glob(f"{entry.scan_id}-*.json")).unlink()
+    assert Entry.read(tmp_path / "store", entry.scan_id, entry.key) is None
+    prepare(folder, tmp_path / "store")
+    assert Entry.read(tmp_path / "store", entry.scan_id, entry.key) == replace(entry)
 
 
 def test_a_folder_without_a_usable_scan_leaves_nothing(tmp_path: Path) -> None:

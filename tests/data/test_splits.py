@@ -75,6 +75,11 @@ def test_patients_with_equal_voxels_stay_together() -> None:
     assert len({row.split for row in assign(rows) if row.sha256 == "same"}) == 1
 
 
+def test_patients_of_a_pair_stay_together() -> None:
+    rows = assign(cohort(20), together=[("1-0", "7-1"), ("7-0", "12-0")])
+    assert len({row.split for row in rows if row.patient in ("P1", "P7", "P12")}) == 1
+
+
 def test_one_patient_goes_to_training() -> None:
     assert [row.split for row in assign(cohort(1, 1))] == ["train"]
 

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,33 @@ def test_a_flipped_byte_in_the_weights_is_refused(folder: Path) -> None:
     weights[-1] ^= 1
     (folder / "weights.safetensors").write_bytes(weights)
     with pytest.raises(BundleError, match="not those it was written with"):
+        Bundle.read(folder)
+
+
+@pytest.fixture
+def knowing(folder: Path) -> Path:
+    """The bundle again, with digests of what it has seen."""
+    encoder = Bundle.read(folder).load(folder)
+    replace(Bundle.read(folder), seen={"scans": [{"role": "training"}], "allowed": []}).write(folder, encoder, "# card")
+    return folder
+
+
+def test_what_a_bundle_has_seen_is_part_of_its_identity(knowing: Path) -> None:
+    bundle = Bundle.read(knowing)
+    assert bundle.seen == {"scans": [{"role": "training"}], "allowed": []}
+    assert bundle.model_id != replace(bundle, seen={}).model_id
+
+
+@pytest.mark.parametrize("fault", [Path.unlink, lambda path: path.write_text("{}")], ids=["removed", "edited"])
+def test_a_bundle_does_not_forget_what_it_has_seen(knowing: Path, fault: Callable[[Path], object]) -> None:
+    fault(knowing / "seen.json")
+    with pytest.raises(BundleError, match=r"seen.json of bundle is missing or not the one"):
+        Bundle.read(knowing)
+
+
+def test_nothing_is_added_to_what_a_bundle_has_seen(folder: Path) -> None:
+    (folder / "seen.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"seen.json"):
         Bundle.read(folder)
 
 

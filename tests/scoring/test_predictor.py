@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_a_scan_stored_in_another_orientation_gives_the_same_finding(predictor: 
     affine = scan.affine @ np.array([[-1, 0, 0, 7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     flipped = Volume(scan.array[:, ::-1].copy(), affine)
     assert predictor.score(flipped, scan_id="a", source="a").finding == predictor.score(scan, scan_id="a", source="a").finding
+
+
+def test_maps_of_a_cropped_scan_lie_where_the_lesion_is(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    dark = np.zeros((1, 30, 24, 9), np.float32)
+    dark[:, 11:19, 9:17, 3:7] = bright().array
+    scan = Volume(dark, bright().affine)
+    whole = predictor.score(scan, scan_id="a", source="a")
+    monkeypatch.setattr(predictor, "bundle", replace(predictor.bundle, preprocess=Preprocess(crop_foreground=True)))
+    cropped = predictor.score(scan, scan_id="a", source="a")
+    assert cropped.finding.lesions == whole.finding.lesions
+    assert cropped.finding.lesions[0].centre_mm == (14.0, 13.0, 8.0)
+    np.testing.assert_array_equal(cropped.mask, whole.mask)
+    assert len(cropped.finding.slice_scores) == 9
 
 
 def test_another_number_of_channels_is_refused(predictor: Predictor) -> None:

@@ -6,12 +6,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from medssl.data.entry import encode, entry_key, write_entry
+from medssl.data.fingerprint import fingerprint
+from medssl.data.leakage import Leakage
 from medssl.data.manifest import Manifest, ManifestRow
 from medssl.data.preprocess import Preprocess
-from medssl.data.store import array_path, encode, write_array, write_preprocess
+from medssl.data.seen import counts
+from medssl.data.store import Index, write_store
 from medssl.errors import ConfigError, ConflictError, UsageError
 from medssl.models.bundle import Bundle
 from medssl.training.launch import launch_finetune, launch_pretrain
+from medssl.volume import Volume
 
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
 FEED = {"crops": {"size": [16, 16]}, "batch_size": 4}
@@ -21,17 +26,19 @@ TRAINING = {"steps": 4, "checkpoint_steps": 2, "precision": "32-true"}
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Two scans a split with a bright lesion in the first of them."""
-    folder, generator, rows = tmp_path / "store", np.random.default_rng(0), []
-    folder.mkdir()
-    write_preprocess(folder, Preprocess())
+    folder, generator = tmp_path / "store", np.random.default_rng(0)
+    rows, scans, signs = [], {}, []
     for number, split in enumerate(["train", "train", "val", "val"]):
         row = ManifestRow(scan_id=f"s{number}", patient=f"p{number}", split=split, image="x", sha256=f"{number:064d}", has_lesion="1")
         image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
         lesion[0, 4:9, 4:9, 1:3] = 1
-        write_array(array_path(folder, row, Preprocess(), "image"), encode(image + 3 * lesion), np.eye(4))
-        write_array(array_path(folder, row, Preprocess(), "lesion"), lesion, np.eye(4))
+        key = entry_key(row.sha256, "mask", Preprocess())
+        write_entry(folder, row.scan_id, key, image=encode(image + 3 * lesion), affine=np.eye(4), lesion=lesion)
         rows.append(row)
-    Manifest(tuple(rows)).write(folder / "manifest.csv")
+        scans[row.scan_id] = (key, "mask")
+        signs.append(fingerprint(Volume(image, np.eye(4))))
+    index = Index(Preprocess(), "../scans", scans)
+    write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage(), marks={})
     return folder
 
 
@@ -120,6 +127,25 @@ def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path)
     start_from(network, tmp_path / "run" / "bundle", Store(store))
     weights = load_file(tmp_path / "run" / "bundle" / "weights.safetensors")
     assert all(weights[name].equal(tensor) for name, tensor in network.encoder.state_dict().items())
+
+
+def test_a_bundle_knows_what_it_and_its_encoder_have_learned_from(tmp_path: Path, store: Path) -> None:
+    encoder = launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
+    config = finetune_config(tmp_path, store, "decoder.ViTSegmenter", tmp_path / "run" / "bundle")
+    bundle = launch_finetune([*config, "--out", str(tmp_path / "fine")])
+    assert counts(encoder.seen) == {"pretraining": 2}
+    assert counts(bundle.seen) == {"pretraining": 2, "training": 2, "validation": 2}
+    assert Bundle.read(tmp_path / "fine" / "bundle").seen == bundle.seen
+
+
+def test_pretraining_draws_the_same_crops_whatever_the_masks_say(store: Path) -> None:
+    from medssl.data.dataset import CropDataset, Crops, load_cases
+    from medssl.data.store import Store
+
+    cases = load_cases(Store(store), Store(store).manifest.rows, masks=False)
+    batch = CropDataset(cases, Crops((8, 8), lesion_fraction=1.0), seed=0).__getitems__(range(8))
+    assert not batch["lesion"].any()
+    assert set(batch["label"].tolist()) == {1}  # what the table says of the scan, not what a mask says of the slice
 
 
 def test_an_encoder_of_another_shape_is_refused(tmp_path: Path, store: Path) -> None:

@@ -1,0 +1,225 @@
+"""One stored scan: a plain int16 array and a mask of bits, each a `.npy` file, and a record that knows the hash of both.
+
+The arrays are mapped into memory, so a crop reads its own pages and nothing else. Why not compressed: `docs/store.md`.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.data.files import Bytes, read_sealed, seal, write_whole
+from medssl.data.preprocess import Preprocess
+
+FORMAT = 2
+STEP = 1 / 2048  # resolution of stored values; z-scores up to 6 use 12,288 of 32,767 steps
+_THICK = 2.0  # slices more than this many times as far apart as pixels are read one by one
+
+Array = NDArray[np.generic]
+Stored = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of an entry: its length and the SHA-256 of its bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a stored scan without opening its arrays.
+
+    Args:
+        key: Identity of the content: scan, mask, preprocessing and format.
+        scan_id: The scan.
+        shape: (C, I, J, K) of the image.
+        affine: 4 x 4 RAS+ of the stored grid.
+        slices_first: The file holds slice after slice, for scans that are read in slices.
+        lesion_slices: Indices along K where the mask is not empty.
+        image: The array of int16.
+        lesion: The mask, None where there is none.
+    """
+
+    key: str
+    scan_id: str
+    shape: tuple[int, int, int, int]
+    affine: tuple[tuple[float, ...], ...]
+    slices_first: bool
+    lesion_slices: tuple[int, ...]
+    image: Part
+    lesion: Part | None
+
+    @classmethod
+    def read(cls, folder: Path, scan_id: str, key: str) -> "Entry | None":
+        """The record of a scan; None when it is absent, damaged, of another scan or of another content."""
+        fields = read_sealed(entry_path(folder, scan_id, key, "json"))
+        if fields is None or fields.pop("format", None) != FORMAT or (fields["scan_id"], fields["key"]) != (scan_id, key):
+            return None
+        lesion = fields["lesion"]
+        return cls(
+            key=key,
+            scan_id=scan_id,
+            shape=tuple(fields["shape"]),
+            affine=tuple(map(tuple, fields["affine"])),
+            slices_first=fields["slices_first"],
+            lesion_slices=tuple(fields["lesion_slices"]),
+            image=Part(**fields["image"]),
+            lesion=None if lesion is None else Part(**lesion),
+        )
+
+    def path(self, folder: Path, kind: str) -> Path:
+        """The file of the `image` or the `lesion`."""
+        return entry_path(folder, self.scan_id, self.key, f"{kind}.npy")
+
+    def part(self, kind: str) -> Part | None:
+        """Length and hash of the `image` or the `lesion`."""
+        return self.image if kind == "image" else self.lesion
+
+    def is_intact(self, folder: Path, kind: str) -> bool:
+        """Whether a file holds the bytes that were written; reads all of it."""
+        part, path = self.part(kind), self.path(folder, kind)
+        if part is None:
+            return True
+        try:
+            if path.stat().st_size != part.bytes:
+                return False
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == part.sha256
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def open(self, folder: Path, kind: str) -> Array:
+        """The array of a file as it lies on disk, axes in the order (C, I, J, K); reads nothing yet."""
+        mapped = np.asarray(np.load(self.path(folder, kind), mmap_mode="c", allow_pickle=False))
+        return np.moveaxis(mapped, 0, 3) if self.slices_first else mapped
+
+    def bits(self, packed: Array) -> "Bits":
+        """The mask in what `open` gives."""
+        return Bits(np.asarray(packed, dtype=np.uint8), (1, *self.shape[1:]), axis=2 if self.slices_first else 3)
+
+
+class Bits:
+    """A mask of which a part can be read without the rest.
+
+    Args:
+        packed: The mask with eight voxels of one axis in a byte.
+        shape: (1, I, J, K) of the mask.
+        axis: The axis that is packed.
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], shape: tuple[int, int, int, int], *, axis: int) -> None:
+        self.packed, self.shape, self.axis = packed, shape, axis
+
+    @classmethod
+    def of(cls, mask: NDArray[np.uint8], *, axis: int) -> "Bits":
+        """Pack a (1, I, J, K) mask of 0 and 1."""
+        one, i, j, k = mask.shape
+        return cls(np.packbits(mask, axis=axis), (one, i, j, k), axis=axis)
+
+    def __getitem__(self, parts: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """The voxels of four slices with start and stop, as 0 and 1."""
+        wanted = parts[self.axis].indices(self.shape[self.axis])
+        first = wanted[0] // 8
+        chosen = [*parts]
+        chosen[self.axis] = slice(first, -(-wanted[1] // 8))
+        voxels = np.unpackbits(self.packed[tuple(chosen)], axis=self.axis)
+        chosen = [slice(None)] * 4
+        chosen[self.axis] = slice(wanted[0] - 8 * first, wanted[1] - 8 * first)
+        return voxels[tuple(chosen)]
+
+    def whole(self) -> NDArray[np.uint8]:
+        """The whole (1, I, J, K) mask."""
+        return self[tuple(slice(0, size) for size in self.shape)]
+
+
+def entry_key(sha256: str, lesion_sha256: str, preprocess: Preprocess) -> str:
+    """Identity of what is stored of a scan.
+
+    Args:
+        sha256: `voxels_sha256` of the scan.
+        lesion_sha256: Hash of its mask, empty where there is none.
+        preprocess: Grid and intensity.
+    """
+    text = json.dumps([FORMAT, sha256, lesion_sha256, preprocess.digest()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def entry_path(folder: Path, scan_id: str, key: str, suffix: str) -> Path:
+    """Where a file of an entry lies in the store."""
+    return folder / "arrays" / f"{scan_id}-{key[:16]}.{suffix}"
+
+
+def write_entry(
+    folder: Path, scan_id: str, key: str, *, image: Stored, affine: NDArray[np.float64], lesion: NDArray[np.uint8] | None = None
+) -> Entry:
+    """Write the arrays of a scan and then their record, whose presence means that the entry is whole.
+
+    Args:
+        folder: The store.
+        scan_id: The scan.
+        key: What `entry_key` gives.
+        image: (C, I, J, K) as `encode` gives it.
+        affine: 4 x 4 of that grid.
+        lesion: (1, I, J, K) of 0 and 1 on the same grid.
+
+    Raises:
+        NoSpaceError: The disk is full.
+    """
+    i_mm, j_mm, k_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    slices_first = bool(k_mm > _THICK * min(i_mm, j_mm)) or image.shape[3] == 1
+    packed = None if lesion is None else Bits.of(lesion, axis=2 if slices_first else 3).packed
+    channels, i, j, k = image.shape
+    entry = Entry(
+        key=key,
+        scan_id=scan_id,
+        shape=(channels, i, j, k),
+        affine=tuple(map(tuple, affine.tolist())),
+        slices_first=slices_first,
+        lesion_slices=() if lesion is None else tuple(np.flatnonzero(lesion.any(axis=(0, 1, 2))).tolist()),
+        image=_write(entry_path(folder, scan_id, key, "image.npy"), image, slices_first),
+        lesion=None if packed is None else _write(entry_path(folder, scan_id, key, "lesion.npy"), packed, slices_first),
+    )
+    write_whole(entry_path(folder, scan_id, key, "json"), [seal({"format": FORMAT, **asdict(entry)})])
+    return entry
+
+
+def _write(path: Path, array: Array, slices_first: bool) -> Part:
+    ordered = np.ascontiguousarray(np.moveaxis(array, 3, 0) if slices_first else array)
+    parts = list(_npy(ordered))
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    write_whole(path, parts)
+    return Part(digest.hexdigest(), sum(map(len, parts)))
+
+
+def _npy(array: Array) -> Iterator[Bytes]:
+    """The bytes of a `.npy` file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    yield header.getvalue()
+    yield array.reshape(-1).view(np.uint8).data
+
+
+def remove_entry(folder: Path, scan_id: str, key: str) -> None:
+    """Remove the files of an entry; the record goes first."""
+    for suffix in ("json", "image.npy", "lesion.npy"):
+        entry_path(folder, scan_id, key, suffix).unlink(missing_ok=True)
+
+
+def encode(values: NDArray[np.floating]) -> Stored:
+    """Values as stored integers, saturated at the ends of int16 (about -16 to 16)."""
+    limit = np.iinfo(np.int16).max
+    return np.asarray(np.clip(np.rint(values / STEP), -limit, limit), dtype=np.int16)
+
+
+def decode(stored: Stored) -> NDArray[np.float32]:
+    """Stored integers as float32 values."""
+    return np.multiply(stored, np.float32(STEP), dtype=np.float32)

@@ -1,0 +1,136 @@
+"""Files that are written whole or not at all, and records that notice when they were changed."""
+
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import NoSpaceError
+
+Bytes = bytes | memoryview
+
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+
+
+def write_whole(path: Path, parts: Iterable[Bytes]) -> None:
+    """Write a file so that a reader sees the old one or the new one, also after a power cut.
+
+    Several processes may write the same path: each has a temporary file of its own, and the last one stays.
+
+    Args:
+        path: Where the file goes; its folder is made.
+        parts: The content, piece by piece.
+
+    Raises:
+        NoSpaceError: The disk is full; what was there before is intact.
+    """
+    with _temporary(path, parts) as temporary:
+        temporary.replace(path)
+    _sync(path.parent)
+
+
+def write_new(path: Path, parts: Iterable[Bytes]) -> bool:
+    """Write a file as `write_whole` does unless it is there already; of several processes one does. Returns whether it was written."""
+    with _temporary(path, parts) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    _sync(path.parent)
+    return True
+
+
+@contextmanager
+def _temporary(path: Path, parts: Iterable[Bytes]) -> Iterator[Path]:
+    """The content in a file beside `path`, on disk; what is left of it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers of this machine left that were killed before they were done."""
+    for path in folder.glob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and found["host"] == _host() and not _is_running(int(found["pid"])):
+            path.unlink(missing_ok=True)
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """A record as JSON that carries the SHA-256 of its own content."""
+    return json.dumps({**record, "sha256": _digest(record)}, indent=1).encode()
+
+
+def unseal(data: bytes) -> dict[str, Any] | None:
+    """The record that `seal` wrote; None when a byte of it was changed."""
+    try:
+        record = json.loads(data)
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    stated = record.pop("sha256", None)
+    return record if stated == _digest(record) else None
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """The record of a file that `seal` filled; None when it is absent or was changed."""
+    try:
+        return unseal(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename last; file systems that cannot do this for folders are left alone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

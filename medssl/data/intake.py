@@ -1,0 +1,264 @@
+"""Reading the scans of a layout: a usable row with all that was learned of it, or the reason why it is refused."""
+
+import base64
+import hashlib
+import importlib.metadata
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
+from medssl.data.files import read_sealed, seal, write_whole
+from medssl.data.fingerprint import Bits, fingerprint
+from medssl.data.manifest import ManifestRow, row_warnings
+from medssl.data.preprocess import Preprocess
+from medssl.errors import ScanError
+from medssl.io.discover import read_volume
+from medssl.io.voxels import voxels_sha256
+from medssl.volume import Volume
+
+_POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in another file of the folder
+_RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
+
+
+@dataclass(frozen=True, eq=False)
+class Intake:
+    """What reading one row of the layout gave: a usable row, or the reason it was refused.
+
+    Args:
+        row: The row, completed from the scan.
+        shape: Voxels along I, J, K; None when refused.
+        spacing_mm: Voxel size; None when refused.
+        affine_ras: 4 x 4; None when refused.
+        refusal: Reason code of a refusal, empty when the scan is used.
+        note: The refusal in a sentence.
+        warnings: Reason codes of a scan that is used all the same.
+        lesion_sha256: Hash of the mask, empty where there is none.
+        signs: Fingerprint of the scan; None when refused.
+    """
+
+    row: ManifestRow
+    shape: tuple[int, int, int] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    affine_ras: list[list[float]] | None = None
+    refusal: str = ""
+    note: str = ""
+    warnings: tuple[str, ...] = ()
+    lesion_sha256: str = ""
+    signs: Bits | None = None
+
+    @property
+    def status(self) -> str:
+        """`accepted`, `accepted_with_warning` or `rejected`."""
+        if self.refusal:
+            return "rejected"
+        return "accepted_with_warning" if self.warnings else "accepted"
+
+    def as_record(self) -> dict[str, object]:
+        """The intake as a record of `intake.json`."""
+        return {
+            "scan_id": self.row.scan_id,
+            "source": self.row.image,
+            "format": "dicom" if not Path(self.row.image).suffix else Path(self.row.image.split(";")[0]).suffix.lstrip("."),
+            "status": self.status,
+            "reasons": [self.refusal] if self.refusal else list(self.warnings),
+            "modality": self.row.modality,
+            "shape": self.shape,
+            "spacing_mm": self.spacing_mm,
+            "affine_ras": self.affine_ras,
+            "voxels_sha256": self.row.sha256 or None,
+        }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A scan to be read.
+
+    Args:
+        folder: The data folder.
+        store: The store, where what was learned is remembered.
+        row: The scan.
+        preprocess: When it is known before all scans are read, the scan is stored at once.
+    """
+
+    folder: Path
+    store: Path
+    row: ManifestRow
+    preprocess: Preprocess | None = None
+
+
+@dataclass(frozen=True)
+class Storing:
+    """A scan to be stored, which was read before.
+
+    Args:
+        folder: The data folder.
+        store: The store.
+        row: The scan, with the hash of its voxels.
+        lesion_sha256: The hash of its mask, empty where there is none.
+        preprocess: Grid and intensity.
+    """
+
+    folder: Path
+    store: Path
+    row: ManifestRow
+    lesion_sha256: str
+    preprocess: Preprocess
+
+    @property
+    def key(self) -> str:
+        """Identity of what is stored."""
+        return entry_key(self.row.sha256, self.lesion_sha256, self.preprocess)
+
+
+def take_in(reading: Reading) -> Intake:
+    """Read a scan, or remember what was learned of it when its files are those of then."""
+    row = reading.row
+    stamp, is_settled = _stamp(reading)
+    memory = reading.store / "readings" / f"{row.scan_id}.json"
+    known = _recalled(memory, stamp, row)
+    if known is not None:
+        return known
+    try:
+        image, lesion = read_row(reading.folder, row)
+        intake = _learned(row, image, lesion)
+        if reading.preprocess is not None:
+            _put(Storing(reading.folder, reading.store, intake.row, intake.lesion_sha256, reading.preprocess), image, lesion)
+    except ScanError as error:
+        return Intake(row, refusal=error.code, note=str(error))
+    except MemoryError:
+        return Intake(row, refusal="too_large", note="too_large: the scan does not fit into memory")
+    if is_settled:
+        write_whole(memory, [seal(_memory(intake, stamp))])
+    return intake
+
+
+def keep(storing: Storing) -> bool:
+    """Make sure that the store holds a scan whole; returns whether a damaged entry was replaced.
+
+    Raises:
+        ScanError: The scan cannot be read any more, or `changed_while_read` when it is no longer the one that was read.
+    """
+    entry = Entry.read(storing.store, storing.row.scan_id, storing.key)
+    if entry is not None and entry.is_intact(storing.store, "image") and entry.is_intact(storing.store, "lesion"):
+        return False
+    was_there = entry_path(storing.store, storing.row.scan_id, storing.key, "json").exists()
+    image, lesion = read_row(storing.folder, storing.row)
+    if (voxels_sha256(image), _mask_sha256(lesion)) != (storing.row.sha256, storing.lesion_sha256):
+        raise ScanError("changed_while_read", f"scan {storing.row.scan_id} is not what it was when it was read; run medssl prepare again")
+    _put(storing, image, lesion)
+    return was_there
+
+
+def read_row(folder: Path, row: ManifestRow) -> tuple[Volume, Volume | None]:
+    """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
+
+    Raises:
+        ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
+    """
+    channels = [read_volume(folder / part).to_ras() for part in row.image.split(";")]
+    image = channels[0]
+    if any(channel.shape != image.shape for channel in channels):
+        raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
+    image = replace(image, array=np.concatenate([channel.array for channel in channels]))
+    if not row.lesion:
+        return image, None
+    lesion = read_volume(folder / row.lesion, constant_allowed=True).to_ras()
+    if lesion.shape != image.shape or not np.allclose(lesion.affine, image.affine, atol=1e-2):
+        raise ScanError("label_mismatch", f"the mask has shape {lesion.shape} or place unlike the scan's {image.shape}")
+    return image, replace(lesion, affine=image.affine)
+
+
+def _put(storing: Storing, image: Volume, lesion: Volume | None) -> None:
+    prepared = storing.preprocess(image)
+    write_entry(
+        storing.store,
+        storing.row.scan_id,
+        storing.key,
+        image=encode(np.asarray(prepared.array, dtype=np.float32)),
+        affine=prepared.affine,
+        lesion=None if lesion is None else storing.preprocess.lesion(lesion, prepared),
+    )
+
+
+def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
+    has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
+    full = replace(row, sha256=voxels_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
+    return Intake(
+        row=full,
+        shape=image.shape,
+        spacing_mm=image.spacing_mm,
+        affine_ras=image.affine.tolist(),
+        warnings=row_warnings(row),
+        lesion_sha256=_mask_sha256(lesion),
+        signs=fingerprint(image),
+    )
+
+
+def _mask_sha256(lesion: Volume | None) -> str:
+    return "" if lesion is None else hashlib.sha256(np.packbits(lesion.array[0] > 0).tobytes()).hexdigest()
+
+
+def _memory(intake: Intake, stamp: str) -> dict[str, Any]:
+    """What is remembered of a scan: all that its files say, nothing that a table says."""
+    row = intake.row
+    return {
+        "stamp": stamp,
+        "row": {"sha256": row.sha256, "has_lesion": row.has_lesion, "modality": row.modality, "nominal": row.nominal},
+        "shape": intake.shape,
+        "spacing_mm": intake.spacing_mm,
+        "affine_ras": intake.affine_ras,
+        "lesion_sha256": intake.lesion_sha256,
+        "signs": "" if intake.signs is None else base64.b64encode(intake.signs.tobytes()).decode(),
+    }
+
+
+def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
+    record = read_sealed(memory)
+    if record is None or record["stamp"] != stamp:
+        return None
+    i, j, k = record["shape"]
+    i_mm, j_mm, k_mm = record["spacing_mm"]
+    signs = np.frombuffer(base64.b64decode(record["signs"]), np.uint64).reshape(2, 4, -1)
+    said = record["row"] if record["lesion_sha256"] else {**record["row"], "has_lesion": row.has_lesion}
+    return Intake(
+        row=replace(row, **said),
+        shape=(i, j, k),
+        spacing_mm=(i_mm, j_mm, k_mm),
+        affine_ras=record["affine_ras"],
+        warnings=row_warnings(row),
+        lesion_sha256=record["lesion_sha256"],
+        signs=signs,
+    )
+
+
+def _stamp(reading: Reading) -> tuple[str, bool]:
+    """A digest of the files a scan is read from, as the file system tells them apart, and whether they have been left alone for a while."""
+    row = reading.row
+    found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
+    newest = 0
+    for part in (*row.image.split(";"), *([row.lesion] if row.lesion else [])):
+        for path in _files(reading.folder / part, reading.folder):
+            facts = path.stat()
+            newest = max(newest, facts.st_ctime_ns, facts.st_mtime_ns)
+            found.append(f"{path.relative_to(reading.folder)} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}")
+    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest(), time.time_ns() - newest > _RACE_NS
+
+
+def _files(path: Path, root: Path) -> Iterator[Path]:
+    """The files that a scan may be read from: one, all of a folder, or the archive that it is in."""
+    while not path.exists() and path != root:
+        path = path.parent
+    if path.is_file() and path.suffix.lower() in _POINTS_ELSEWHERE:
+        path = path.parent
+    if path.is_file():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (Path(folder) / name for name in sorted(names) if (Path(folder) / name).exists())

@@ -1,0 +1,74 @@
+"""Files that are whole or not there, and records that notice a change."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from medssl.data import files
+from medssl.data.files import read_sealed, remove_leftovers, seal, unseal, write_new, write_whole
+from medssl.errors import NoSpaceError
+
+
+def test_a_writer_that_is_stopped_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    def parts():
+        yield b"half"
+        raise InterruptedError
+
+    write_whole(tmp_path / "a", [b"old"])
+    with pytest.raises(InterruptedError):
+        write_whole(tmp_path / "a", parts())
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    write_whole(tmp_path / "a", [b"old"])
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NoSpaceError):
+        write_whole(tmp_path / "a", [b"new"])
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_the_content_is_on_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), sync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (order.append("rename"), replace(self, target))[1])
+    write_whole(tmp_path / "a", [b"x"])
+    assert order == ["fsync", "rename", "fsync"]
+
+
+def test_the_first_of_two_writers_of_a_new_file_wins(tmp_path: Path) -> None:
+    assert write_new(tmp_path / "a", [b"first"])
+    assert not write_new(tmp_path / "a", [b"second"])
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"first")]
+
+
+def test_the_rest_of_a_killed_writer_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    host = files._host()
+    dead, alive = tmp_path / f".a.{host}-99999999-01234567.tmp", tmp_path / f".a.{host}-{os.getpid()}-01234567.tmp"
+    elsewhere = tmp_path / ".a.00000000-99999999-01234567.tmp"
+    for path in (dead, alive, elsewhere):
+        path.touch()
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere])
+
+
+def test_a_sealed_record_comes_back() -> None:
+    assert unseal(seal({"a": [1, 2.5], "b": None})) == {"a": [1, 2.5], "b": None}
+
+
+@pytest.mark.parametrize("place", range(0, 60, 7))
+def test_a_changed_byte_breaks_the_seal(place: int) -> None:
+    data = bytearray(seal({"number": 12, "name": "abc"}))
+    data[place] ^= 1
+    assert unseal(bytes(data)) != {"number": 12, "name": "abc"}
+    assert unseal(bytes(data)) is None or unseal(bytes(data)) == {"number": 12, "name": "abc"}
+
+
+def test_no_file_is_no_record(tmp_path: Path) -> None:
+    assert read_sealed(tmp_path / "absent.json") is None
