@@ -22,6 +22,7 @@ REASONS: dict[str, str] = {
     "decoder_crashed": "The decoder of compressed pixels died on this scan.",
     "dicomdir_ignored": "A DICOMDIR names files outside its folder or files that are not there; the folder was read instead.",
     "duplicate_dropped": "Identical copies of slices were dropped.",
+    "duplicate_pixels": "The same voxels stand under two names or patients.",
     "empty_file": "The file has zero bytes.",
     "encrypted": "A member of the archive is encrypted.",
     "fewer_images_than_declared": "The header says that the acquisition has more images than were found.",
