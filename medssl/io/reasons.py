@@ -99,6 +99,7 @@ WARNINGS: frozenset[str] = BOTH | {
     "burned_in_annotation",
     "dicomdir_ignored",
     "duplicate_dropped",
+    "duplicate_pixels",
     "fewer_images_than_declared",
     "localizer_dropped",
     "missing_file_meta",
