@@ -12,11 +12,10 @@ there. All arms serve the same values, which is checked before anything is timed
 Arms are interleaved in one process with one thread; the first round is discarded, ratios are medians of the rounds. The files are in the
 page cache, as in every epoch but the first.
 
-    python -m benchmarks.crops [--rounds 7] [--batches 12]
+    python -m benchmarks.crops [--rounds 15] [--seconds 0.4]
 """
 
 import argparse
-import itertools
 import json
 import logging
 import math
@@ -205,15 +204,16 @@ def _holds(value: Float, crop: Float) -> bool:
     return False
 
 
-def time_arms(arms: dict[str, Arm], *, rounds: int, count: int) -> dict[str, list[float]]:
-    """Crops a second of each arm in each round but the first."""
+def time_arms(arms: dict[str, Arm], *, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Crops a second of each arm in each round but the first; an arm runs for so many seconds a round."""
     speed: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(rounds + 1):
         for name, arm in arms.items():
-            start = time.perf_counter()
-            for _ in itertools.islice(arm, count):
-                pass
-            speed[name].append(count * BATCH / (time.perf_counter() - start))
+            start, count, passed = time.perf_counter(), 0, 0.0
+            while passed < seconds:
+                next(arm)
+                count, passed = count + 1, time.perf_counter() - start
+            speed[name].append(count * BATCH / passed)
     return {name: found[1:] for name, found in speed.items()}
 
 
@@ -225,8 +225,8 @@ def bytes_on_disk(folder: Path, pattern: str) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table, then the comparison with MONAI as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each arm in each round")
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "blosc2 as nnU-Net": bytes_on_disk(root / "blosc2", "*"),
             "float32 memory map": bytes_on_disk(root / "map", "*"),
         }
-        speed = time_arms(arms, rounds=given.rounds, count=given.batches)
+        speed = time_arms(arms, rounds=given.rounds, seconds=given.seconds)
     report(speed, disk, origin)
 
 

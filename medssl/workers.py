@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 
 _PATIENCE_S = 2.0  # what takes less is done sooner than processes start
 _READY = "ready"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # there is a worker a core
 
 
 class Crash:
@@ -55,7 +56,7 @@ class _Worker:
         self.pipe, there = multiprocessing.Pipe()
         command = [sys.executable, "-c", "from medssl.workers import work; work()", str(there.fileno())]
         # A session of its own: Ctrl-C reaches the command, which then ends its workers.
-        self.process = subprocess.Popen(command, pass_fds=[there.fileno()], start_new_session=True)
+        self.process = subprocess.Popen(command, pass_fds=[there.fileno()], start_new_session=True, env=os.environ | _ONE_THREAD)
         there.close()
         with suppress(OSError):
             self.pipe.send(sys.path)

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from medssl.data.entry import STEP, Bits, Stored
+from medssl.data.entry import Bits, Stored
 from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 
 _NEGATIVE = frozenset({"normal", "healthy", "none", "negative", "control", "0", "no", "false"})
+
+_NUMBERS_A_SAMPLE = 1 << 20  # far more than a sample draws
 
 Value = TypeVar("Value", bound=np.generic)
 Window = tuple[slice, slice, slice, slice]
@@ -74,6 +76,11 @@ class Crops:
     def spatial_dims(self) -> int:
         """2 for slices, 3 for volumes."""
         return len(self.size)
+
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """Voxels along I, J, K; a slice has one along K."""
+        return self.size[0], self.size[1], self.size[2] if len(self.size) == 3 else 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +156,25 @@ def scan_label(row: ManifestRow, positive: Sequence[str] = ()) -> int:
     return {"1": 1, "0": 0}.get(row.has_lesion, -1)
 
 
+class Draws:
+    """The random numbers of each sample: one stream, entered at a place of the sample's own.
+
+    Args:
+        seed: Of the stream.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+        self._start = self._bits.state
+        self._generator = np.random.Generator(self._bits)
+
+    def of(self, index: int) -> np.random.Generator:
+        """The generator at the place of a sample; good until it is asked for another one."""
+        self._bits.state = self._start
+        self._bits.advance(index * _NUMBERS_A_SAMPLE)
+        return self._generator
+
+
 class CropDataset(Dataset[Sample]):
     """Random crops of scans, drawn evenly over scans.
 
@@ -161,8 +187,9 @@ class CropDataset(Dataset[Sample]):
     def __init__(self, cases: Sequence[Case], crops: Crops, *, seed: int) -> None:
         self.cases = list(cases)
         self.with_lesion = [case for case in self.cases if len(case.lesion_slices)]
+        self.has_masks = any(case.has_mask for case in self.cases)
         self.crops = crops
-        self.seed = seed
+        self.draws = Draws(seed)
 
     def __getitem__(self, index: int) -> Sample:
         """Crop number `index`; there is no last one."""
@@ -171,13 +198,14 @@ class CropDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """The crops of these numbers as a batch; the loader of torch asks for it so."""
-        batch = empty_batch(len(indices), self.cases[0].shape[0], self.crops, masks=any(case.has_mask for case in self.cases))
-        for place, index in enumerate(indices):
-            case, centre = self._draw(np.random.default_rng((self.seed, index)))
-            fill(batch, place, case, centre, self.crops)
-        return batch
+        batch = empty_batch(len(indices), self.cases[0].shape[0], self.crops, masks=self.has_masks)
+        labels = []
+        for index, image, lesion in zip(indices, batch["image"], batch["lesion"], strict=True):
+            case, centre = self._draw(self.draws.of(index))
+            labels.append(fill(image, lesion, case, centre, self.crops))
+        return Sample(image=batch["image"], lesion=batch["lesion"], label=torch.tensor(labels))
 
-    def _draw(self, generator: np.random.Generator) -> tuple[Case, NDArray[np.intp]]:
+    def _draw(self, generator: np.random.Generator) -> tuple[Case, Sequence[int]]:
         if self.with_lesion and generator.random() < self.crops.lesion_fraction:
             case = self.with_lesion[generator.integers(len(self.with_lesion))]
             return case, _lesion_centre(case, self.crops, generator)
@@ -185,24 +213,26 @@ class CropDataset(Dataset[Sample]):
         return case, _any_centre(case, self.crops, generator)
 
 
-def _any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
+def _any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> Sequence[int]:
     """A centre whose crop lies inside the scan, or the middle along axes where the scan is smaller than the crop."""
-    shape, size = np.array(case.shape[1:]), np.array((*crops.size, 1)[:3])
-    low = np.minimum(size // 2, shape // 2)
-    high = np.maximum(low + 1, shape - (size - size // 2) + 1)
-    return np.asarray(generator.integers(low, high), dtype=np.intp)
+    centre = []
+    for length, width in zip(case.shape[1:], crops.extent, strict=True):
+        low = min(width // 2, length // 2)
+        centre.append(int(generator.integers(low, max(low + 1, length - (width - width // 2) + 1))))
+    return centre
 
 
-def _lesion_centre(case: Case, crops: Crops, generator: np.random.Generator) -> NDArray[np.intp]:
+def _lesion_centre(case: Case, crops: Crops, generator: np.random.Generator) -> Sequence[int]:
     """A centre on a lesion slice (each slice equally likely), near a random lesion voxel."""
     mask, k = case.mask, int(generator.choice(case.lesion_slices))
     if mask is None:
         raise ManifestError("bad_label", f"scan {case.row.scan_id} lists lesion slices but has no mask")
     points = np.argwhere(mask[0:1, 0 : case.shape[1], 0 : case.shape[2], k : k + 1][0, :, :, 0])
     i, j = points[generator.integers(len(points))]
-    jitter = generator.integers(-np.array((*crops.size, 1)[:3]) // 4, np.array((*crops.size, 1)[:3]) // 4 + 1)
+    widths = np.array(crops.extent)
+    jitter = generator.integers(-widths // 4, widths // 4 + 1)
     jitter[2] *= crops.spatial_dims == 3
-    return np.array((i, j, k)) + jitter
+    return [int(place) for place in np.array((i, j, k)) + jitter]
 
 
 def empty_batch(count: int, channels: int, crops: Crops, *, masks: bool = True) -> Sample:
@@ -215,38 +245,46 @@ def empty_batch(count: int, channels: int, crops: Crops, *, masks: bool = True) 
     )
 
 
-def fill(batch: Sample, place: int, case: Case, centre: NDArray[np.intp], crops: Crops) -> None:
-    """Put the crop around a centre into a batch: moved inside the scan where it can be, edge-padded where the scan is smaller."""
-    depth = crops.size[2] if crops.spatial_dims == 3 else 1
-    size = (crops.size[0], crops.size[1], depth)
+def fill(image: Tensor, lesion: Tensor, case: Case, centre: Sequence[int], crops: Crops) -> int:
+    """Put the crop around a centre into tensors: moved inside the scan where it can be, edge-padded where the scan is smaller.
+
+    Args:
+        image: (C * context, *crop) to be filled.
+        lesion: (1, *crop) zeros, to be filled where there is lesion.
+        case: The scan.
+        centre: Voxel along I, J, K.
+        crops: Size and neighbouring slices.
+
+    Returns:
+        The label of the crop.
+    """
+    i, j, depth = crops.extent
     keep = (True, True, depth > 1)
-    window, margins = _window(case.shape, centre, (size[0], size[1], depth if depth > 1 else crops.context), keep=keep)
-    image = torch.from_numpy(_padded(case.image[window], margins))
-    target = batch["image"][place]
+    window, margins = _window(case.shape, centre, (i, j, depth if depth > 1 else crops.context), keep=keep)
+    stored = torch.from_numpy(_padded(case.image[window], margins))
     if crops.spatial_dims == 2:
-        target = target.view(case.shape[0], crops.context, *crops.size)
-        image = image.permute(0, 3, 1, 2)  # (C, I, J, context) -> (C, context, I, J)
-    target.copy_(image).mul_(STEP)
+        image, stored = image.view(case.shape[0], crops.context, i, j), stored.permute(0, 3, 1, 2)  # K -> context
+    image.copy_(stored)  # torch casts and moves float16 in one pass
     mask, has_lesion = case.mask, False
     if mask is not None:
-        window, margins = _window(case.shape, centre, size, keep=keep)
-        lesion = _padded(mask[window], margins)
-        has_lesion = bool(lesion.any())
+        window, margins = _window(case.shape, centre, (i, j, depth), keep=keep)
+        inside = _padded(mask[window], margins)
+        has_lesion = bool(inside.any())
         if has_lesion:
-            batch["lesion"][place].copy_(torch.from_numpy(lesion).view_as(batch["lesion"][place]))
+            lesion.copy_(torch.from_numpy(inside).view(lesion.shape))
     by_mask = crops.spatial_dims == 2 and case.known and case.shape[3] > 1  # a slice of a scan has its own answer
-    batch["label"][place] = int(has_lesion) if by_mask else case.label
+    return int(has_lesion) if by_mask else case.label
 
 
-def cut(case: Case, centre: NDArray[np.intp], crops: Crops) -> Sample:
+def cut(case: Case, centre: Sequence[int], crops: Crops) -> Sample:
     """The crop around a centre."""
     batch = empty_batch(1, case.shape[0], crops)
-    fill(batch, 0, case, centre, crops)
-    return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=batch["label"][0])
+    label = fill(batch["image"][0], batch["lesion"][0], case, centre, crops)
+    return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=torch.tensor(label))
 
 
 def _window(
-    shape: tuple[int, int, int, int], centre: NDArray[np.intp], size: tuple[int, int, int], *, keep: tuple[bool, bool, bool]
+    shape: tuple[int, int, int, int], centre: Sequence[int], size: tuple[int, int, int], *, keep: tuple[bool, bool, bool]
 ) -> tuple[Window, list[tuple[int, int]]]:
     """Slices of what a window of a size around a centre has of an array, and what is missing on both sides of each axis.
 

@@ -1,4 +1,4 @@
-"""One stored scan: a plain int16 array and a mask of bits, each a `.npy` file, and a record that knows the hash of both.
+"""One stored scan: a plain float16 array and a mask of bits, each a `.npy` file, and a record that knows the hash of both.
 
 The arrays are mapped into memory, so a crop reads its own pages and nothing else. Why not compressed: `docs/store.md`.
 """
@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from medssl.data.files import Bytes, read_sealed, seal, write_whole
 from medssl.data.preprocess import Preprocess
 
-FORMAT = 2
-STEP = 1 / 2048  # resolution of stored values; z-scores up to 6 use 12,288 of 32,767 steps
+FORMAT = 3
 _THICK = 2.0  # slices more than this many times as far apart as pixels are read one by one
 
 Array = NDArray[np.generic]
-Stored = NDArray[np.int16]
+Stored = NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Entry:
         affine: 4 x 4 RAS+ of the stored grid.
         slices_first: The file holds slice after slice, for scans that are read in slices.
         lesion_slices: Indices along K where the mask is not empty.
-        image: The array of int16.
+        image: The array of float16.
         lesion: The mask, None where there is none.
     """
 
@@ -215,11 +214,11 @@ def remove_entry(folder: Path, scan_id: str, key: str) -> None:
 
 
 def encode(values: NDArray[np.floating]) -> Stored:
-    """Values as stored integers, saturated at the ends of int16 (about -16 to 16)."""
-    limit = np.iinfo(np.int16).max
-    return np.asarray(np.clip(np.rint(values / STEP), -limit, limit), dtype=np.int16)
+    """Values as they are stored: 11 bits of precision, so that a z-score of 1 is kept to 0.0005; saturated at the ends of float16."""
+    limit = np.finfo(np.float16).max
+    return np.asarray(np.clip(values, -limit, limit), dtype=np.float16)
 
 
 def decode(stored: Stored) -> NDArray[np.float32]:
-    """Stored integers as float32 values."""
-    return np.multiply(stored, np.float32(STEP), dtype=np.float32)
+    """Stored values as float32."""
+    return stored.astype(np.float32)

@@ -9,15 +9,16 @@ import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medssl.errors import NoSpaceError
+from medssl.errors import NoSpaceError, UsageError
 
 Bytes = bytes | memoryview
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -32,6 +33,7 @@ def write_whole(path: Path, parts: Iterable[Bytes]) -> None:
 
     Raises:
         NoSpaceError: The disk is full; what was there before is intact.
+        UsageError: The folder may not be written to.
     """
     with _temporary(path, parts) as temporary:
         temporary.replace(path)
@@ -52,9 +54,9 @@ def write_new(path: Path, parts: Iterable[Bytes]) -> bool:
 @contextmanager
 def _temporary(path: Path, parts: Iterable[Bytes]) -> Iterator[Path]:
     """The content in a file beside `path`, on disk; what is left of it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             for part in parts:
                 file.write(part)
@@ -64,9 +66,12 @@ def _temporary(path: Path, parts: Iterable[Bytes]) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _FULL:
             raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
+        if error.errno in _FORBIDDEN:
+            raise UsageError(f"cannot write {path.name} into {path.parent.name}: {error.strerror}; give another out folder") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -157,12 +157,12 @@ class Store:
         return known
 
     def image(self, row: ManifestRow) -> Stored:
-        """The stored `(C, I, J, K)` int16 array of a scan, mapped into memory; `decode` makes values of a part of it.
+        """The stored `(C, I, J, K)` float16 array of a scan, mapped into memory; `decode` makes float32 of a part of it.
 
         Raises:
             MedSSLError: The entry is damaged and cannot be made again.
         """
-        return np.asarray(self._opened(row, "image"), dtype=np.int16)
+        return np.asarray(self._opened(row, "image"), dtype=np.float16)
 
     def mask(self, row: ManifestRow) -> Bits | None:
         """The mask of a scan, to be read in parts; None where it has none."""
@@ -216,7 +216,7 @@ class Store:
         """Make a damaged entry again from the data folder."""
         try:
             keep(storing)
-        except (ScanError, OSError) as error:
+        except (ScanError, UsageError, OSError) as error:
             raise MedSSLError(f"store entry of scan {storing.row.scan_id} is damaged; run medssl prepare again") from error
         entry = Entry.read(self.folder, storing.row.scan_id, storing.key)
         if entry is None:

@@ -84,13 +84,16 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
 
 def _leakage(predictor: Predictor, store: Store, rows: Sequence[ManifestRow]) -> list[str]:
     """What a report must say of scans that the model has seen, and of leakage that was allowed in a store on the way here."""
-    seen = predictor.bundle.seen
-    found = overlap(seen, rows, store.signs(rows), around=store.manifest.rows)
+    found = overlap(predictor.bundle.seen, rows, store.signs(rows), around=store.manifest.rows)
     if not store.leakage.reason:
         refuse_seen(found)
-    elsewhere = [reason for reason in seen.get("allowed", ()) if reason != store.leakage.reason]
-    allowed = [f"Leakage was allowed in a store that this model was trained on. The reason given: {reason}" for reason in elsewhere]
-    return [*store.leakage.sentences(), *allowed, *found.sentences(len(rows))]
+    return [*store.leakage.sentences(), *_allowed(predictor, known=store.leakage.reason), *found.sentences(len(rows))]
+
+
+def _allowed(predictor: Predictor, *, known: str = "") -> list[str]:
+    """Leakage that was allowed in the stores that a model was trained on; a reason that is known already is not said again."""
+    elsewhere = [reason for reason in predictor.bundle.seen.get("allowed", ()) if reason != known]
+    return [f"Leakage was allowed in a store that this model was trained on. The reason given: {reason}" for reason in elsewhere]
 
 
 def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
@@ -153,4 +156,5 @@ def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
         "training": bundle.training,
         "lineage": list(bundle.lineage),
         "nominal": False,
+        "leakage": _allowed(predictor),
     }

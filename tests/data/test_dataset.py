@@ -47,9 +47,15 @@ def test_the_same_number_is_the_same_crop() -> None:
     assert first["image"].equal(again["image"])
 
 
+def test_other_numbers_and_other_seeds_are_other_crops() -> None:
+    dataset, other = (CropDataset([case((64, 64, 32))], Crops((4, 4)), seed=seed) for seed in (1, 2))
+    crops = [tuple(one[number]["image"].flatten().tolist()) for one in (dataset, other) for number in range(20)]
+    assert len(set(crops)) == 40
+
+
 def test_a_slice_crop_has_its_neighbours_as_channels() -> None:
     sample = cut(case(), np.array([4, 4, 2]), Crops((8, 8), context=3))
-    expected = case().image[0, :, :, 1:4].transpose(2, 0, 1) / 2048
+    expected = decode(case().image)[0, :, :, 1:4].transpose(2, 0, 1)
     np.testing.assert_allclose(sample["image"], expected)
     assert sample["lesion"].shape == (1, 8, 8)
 

@@ -8,7 +8,7 @@ import pytest
 
 from medssl.data import files
 from medssl.data.files import read_sealed, remove_leftovers, seal, unseal, write_new, write_whole
-from medssl.errors import NoSpaceError
+from medssl.errors import NoSpaceError, UsageError
 
 
 def test_a_writer_that_is_stopped_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -31,6 +31,12 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path, monkeypatch:
     with pytest.raises(NoSpaceError):
         write_whole(tmp_path / "a", [b"new"])
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write a into file: .*; give another out folder"):
+        write_whole(tmp_path / "file" / "a", [b"x"])
 
 
 def test_the_content_is_on_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,14 @@ def test_what_a_store_allows_is_scored_and_stands_on_top_of_the_report(store: St
     assert "&lt;b&gt;to see the gap&lt;/b&gt;" in page
 
 
+def test_leakage_on_the_way_to_a_model_is_said_of_scans_in_a_folder_too(store: Store, tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path / "bundle", store, merged(seen_of(store), [], reason="an older sin"))
+    scans = [str(bundle), str(tmp_path / "scans" / "p0"), "--out", str(tmp_path / "out")]
+    assert main(["score", *scans]) in (0, 1)
+    assert main(["report", str(tmp_path / "out")]) == 0
+    assert notes_of(tmp_path / "out")[0].endswith("The reason given: an older sin")
+
+
 def test_the_command_compares_new_scans_with_the_bundle(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = bundle_of(tmp_path / "bundle", store, seen_of(store))
     arguments = ["prepare", str(tmp_path / "scans"), "--out", str(tmp_path / "second"), "--like", str(bundle)]
