@@ -5,12 +5,12 @@ Nothing is read before it is needed: a crop touches its own pages of a mapped fi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, TypeVar
+from typing import Protocol, TypedDict, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import Dataset, Sampler
 
 from medssl.data.entry import Bits, Stored
@@ -37,14 +37,16 @@ class Arrays(Protocol):
 
 
 class Sample(TypedDict):
-    """One crop: `image` (C, *crop) float32, `lesion` (1, *crop) float32 (zeros where not known), `label` 1 lesion, 0 none, -1 not known.
+    """One crop.
 
-    A batch is the same with an axis more in front.
+    `image` (C, *crop) float32, `lesion` (1, *crop) float32 (zeros where not known), `label` 1 lesion, 0 none, -1 not known, `number` of the
+    sample in the run. A batch is the same with an axis more in front.
     """
 
     image: Tensor
     lesion: Tensor
     label: Tensor
+    number: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Case:
         label: 1 positive, 0 negative, -1 not known.
         has_mask: Whether it is known where lesion is, voxel by voxel.
         lesion_slices: Indices along K with lesion.
+        levels: Of each channel: values at or below it are background, outside the body or defaced.
+        present: Of each channel: whether the scan has this sequence.
     """
 
     row: ManifestRow
@@ -102,6 +106,8 @@ class Case:
     label: int
     has_mask: bool
     lesion_slices: NDArray[np.intp]
+    levels: tuple[float, ...] = ()
+    present: tuple[bool, ...] = ()
 
     @property
     def image(self) -> Stored:
@@ -145,7 +151,7 @@ def load_cases(store: Store, rows: Sequence[ManifestRow], positive: Sequence[str
         entry = store.entry(row)
         has_mask = masks and entry.lesion is not None
         slices = np.array(entry.lesion_slices if has_mask else (), dtype=np.intp)
-        cases.append(Case(row, store, entry.shape, scan_label(row, positive), has_mask, slices))
+        cases.append(Case(row, store, entry.shape, scan_label(row, positive), has_mask, slices, entry.levels, entry.present))
     return cases
 
 
@@ -194,7 +200,7 @@ class CropDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Crop number `index`; there is no last one."""
         batch = self.__getitems__([index])
-        return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=batch["label"][0])
+        return cast(Sample, {name: value[0] for name, value in cast(dict[str, Tensor], batch).items()})
 
     def __getitems__(self, indices: Sequence[int]) -> Sample:
         """The crops of these numbers as a batch; the loader of torch asks for it so."""
@@ -203,17 +209,17 @@ class CropDataset(Dataset[Sample]):
         for index, image, lesion in zip(indices, batch["image"], batch["lesion"], strict=True):
             case, centre = self._draw(self.draws.of(index))
             labels.append(fill(image, lesion, case, centre, self.crops))
-        return Sample(image=batch["image"], lesion=batch["lesion"], label=torch.tensor(labels))
+        return Sample(image=batch["image"], lesion=batch["lesion"], label=torch.tensor(labels), number=torch.tensor(indices))
 
     def _draw(self, generator: np.random.Generator) -> tuple[Case, Sequence[int]]:
         if self.with_lesion and generator.random() < self.crops.lesion_fraction:
             case = self.with_lesion[generator.integers(len(self.with_lesion))]
             return case, _lesion_centre(case, self.crops, generator)
         case = self.cases[generator.integers(len(self.cases))]
-        return case, _any_centre(case, self.crops, generator)
+        return case, any_centre(case, self.crops, generator)
 
 
-def _any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> Sequence[int]:
+def any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> Sequence[int]:
     """A centre whose crop lies inside the scan, or the middle along axes where the scan is smaller than the crop."""
     centre = []
     for length, width in zip(case.shape[1:], crops.extent, strict=True):
@@ -242,6 +248,7 @@ def empty_batch(count: int, channels: int, crops: Crops, *, masks: bool = True) 
         image=torch.from_numpy(np.empty((count, channels * crops.context, *crops.size), np.float32)),  # numpy asks for huge pages
         lesion=torch.zeros(shape) if masks else torch.zeros(1).expand(shape),
         label=torch.full((count,), -1),
+        number=torch.arange(count),
     )
 
 
@@ -258,16 +265,10 @@ def fill(image: Tensor, lesion: Tensor, case: Case, centre: Sequence[int], crops
     Returns:
         The label of the crop.
     """
-    i, j, depth = crops.extent
-    keep = (True, True, depth > 1)
-    window, margins = _window(case.shape, centre, (i, j, depth if depth > 1 else crops.context), keep=keep)
-    stored = torch.from_numpy(_padded(case.image[window], margins))
-    if crops.spatial_dims == 2:
-        image, stored = image.view(case.shape[0], crops.context, i, j), stored.permute(0, 3, 1, 2)  # K -> context
-    image.copy_(stored)  # torch casts and moves float16 in one pass
+    read_crop(image, case, centre, crops)
     mask, has_lesion = case.mask, False
     if mask is not None:
-        window, margins = _window(case.shape, centre, (i, j, depth), keep=keep)
+        window, margins = _window(case.shape, centre, crops.extent, keep=_keep(crops))
         inside = _padded(mask[window], margins)
         has_lesion = bool(inside.any())
         if has_lesion:
@@ -276,11 +277,32 @@ def fill(image: Tensor, lesion: Tensor, case: Case, centre: Sequence[int], crops
     return int(has_lesion) if by_mask else case.label
 
 
+def read_crop(image: Tensor, case: Case, centre: Sequence[int], crops: Crops) -> None:
+    """Put the image of the crop around a centre into a tensor (C * context, *crop)."""
+    i, j, depth = crops.extent
+    window, margins = _window(case.shape, centre, (i, j, depth if depth > 1 else crops.context), keep=_keep(crops))
+    stored = torch.from_numpy(_padded(case.image[window], margins))
+    if crops.spatial_dims == 2:
+        image, stored = image.view(case.shape[0], crops.context, i, j), stored.permute(0, 3, 1, 2)  # K -> context
+    image.copy_(stored)  # torch casts and moves float16 in one pass
+
+
+def corner_of(case: Case, centre: Sequence[int], crops: Crops) -> list[int]:
+    """The first voxel of the crop around a centre along I, J, K; negative where the scan is smaller than the crop."""
+    window, margins = _window(case.shape, centre, crops.extent, keep=_keep(crops))
+    return [part.start - before for part, (before, _) in zip(window[1:], margins[1:], strict=True)]
+
+
+def _keep(crops: Crops) -> tuple[bool, bool, bool]:
+    """Axes along which crops are moved inside the scan: all, but for neighbours of a slice."""
+    return True, True, crops.extent[2] > 1
+
+
 def cut(case: Case, centre: Sequence[int], crops: Crops) -> Sample:
     """The crop around a centre."""
     batch = empty_batch(1, case.shape[0], crops)
     label = fill(batch["image"][0], batch["lesion"][0], case, centre, crops)
-    return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=torch.tensor(label))
+    return Sample(image=batch["image"][0], lesion=batch["lesion"][0], label=torch.tensor(label), number=batch["number"][0])
 
 
 def _window(
@@ -308,21 +330,29 @@ def _padded(window: NDArray[Value], margins: list[tuple[int, int]]) -> NDArray[V
     return np.pad(window, margins, mode="edge") if any(before or after for before, after in margins) else window
 
 
-class StepSampler(Sampler[int]):
-    """Sample numbers of a whole run in order, from the first one that has not been used.
+class Batches(Sampler[list[int]]):
+    """Sample numbers of a whole run, batch by batch, from the first batch that has not been used.
+
+    Of several processes (`torch.distributed`) each takes its own part of every batch, so that all of them together see the same batches as
+    one process alone.
 
     Args:
-        samples: Samples of the whole run.
-        first: Samples that an interrupted run has used already.
+        count: Batches of the whole run.
+        size: Samples of a batch, over all processes.
+        first: Batches that an interrupted run has used already.
     """
 
-    def __init__(self, samples: int, *, first: int = 0) -> None:
-        self.samples, self.first = samples, first
+    def __init__(self, count: int, size: int, *, first: int = 0) -> None:
+        self.count, self.size, self.first = count, size, first
 
     def __len__(self) -> int:
-        """Samples of the whole run, so that a resumed run counts on from where it was."""
-        return self.samples
+        """Batches of the whole run, so that a resumed run counts on from where it was."""
+        return self.count
 
-    def __iter__(self) -> Iterator[int]:
-        """Numbers that are left."""
-        return iter(range(self.first, self.samples))
+    def __iter__(self) -> Iterator[list[int]]:
+        """Numbers of the batches that are left."""
+        rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        share = self.size // world
+        for batch in range(self.first, self.count):
+            start = batch * self.size + rank * share
+            yield list(range(start, start + share))

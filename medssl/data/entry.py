@@ -42,6 +42,8 @@ class Entry:
         affine: 4 x 4 RAS+ of the stored grid.
         slices_first: The file holds slice after slice, for scans that are read in slices.
         lesion_slices: Indices along K where the mask is not empty.
+        levels: Of each channel: values at or below it are background, outside the body or defaced.
+        present: Of each channel: whether there is anything in it; a sequence that a scan lacks is constant.
         image: The array of float16.
         lesion: The mask, None where there is none.
     """
@@ -52,6 +54,8 @@ class Entry:
     affine: tuple[tuple[float, ...], ...]
     slices_first: bool
     lesion_slices: tuple[int, ...]
+    levels: tuple[float, ...]
+    present: tuple[bool, ...]
     image: Part
     lesion: Part | None
 
@@ -69,6 +73,8 @@ class Entry:
             affine=tuple(map(tuple, fields["affine"])),
             slices_first=fields["slices_first"],
             lesion_slices=tuple(fields["lesion_slices"]),
+            levels=tuple(fields["levels"]),
+            present=tuple(fields["present"]),
             image=Part(**fields["image"]),
             lesion=None if lesion is None else Part(**lesion),
         )
@@ -182,11 +188,20 @@ def write_entry(
         affine=tuple(map(tuple, affine.tolist())),
         slices_first=slices_first,
         lesion_slices=() if lesion is None else tuple(np.flatnonzero(lesion.any(axis=(0, 1, 2))).tolist()),
+        levels=tuple(_level(channel) for channel in image),
+        present=tuple(bool((channel != channel[0, 0, 0]).any()) for channel in image),
         image=_write(entry_path(folder, scan_id, key, "image.npy"), image, slices_first),
         lesion=None if packed is None else _write(entry_path(folder, scan_id, key, "lesion.npy"), packed, slices_first),
     )
     write_whole(entry_path(folder, scan_id, key, "json"), [seal({"format": FORMAT, **asdict(entry)})])
     return entry
+
+
+def _level(channel: Stored) -> float:
+    """A value between background and tissue: a twentieth of the way from the darkest voxel to the 99th percentile."""
+    sample = channel[tuple(slice(None, None, max(1, length // 64)) for length in channel.shape)].astype(np.float32)
+    low = float(sample.min())
+    return low + 0.05 * (float(np.percentile(sample, 99)) - low)
 
 
 def _write(path: Path, array: Array, slices_first: bool) -> Part:

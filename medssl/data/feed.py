@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.dataset import Case, CropDataset, Crops, Sample, StepSampler
+from medssl.data.dataset import Batches, Case, CropDataset, Crops, Sample
+from medssl.data.unlabelled import Positives, Unlabelled, UnlabelledDataset
 from medssl.errors import ConfigError
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,9 @@ class Feed:
     Args:
         store: What `medssl prepare` wrote.
         crops: Size and sampling of crops.
-        batch_size: Crops a step.
-        workers: Processes that cut crops; 0 cuts them in the training process, which is enough where the files stay in the disk cache.
+        batch_size: Crops a step, over all devices.
+        workers: Processes that cut crops for each device; 0 cuts them in the training process, which is enough where the files stay in the
+            disk cache.
 
     Raises:
         ConfigError: A value out of range.
@@ -33,18 +38,26 @@ class Feed:
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"batch_size must be >= 1 and workers >= 0, got {self.batch_size} and {self.workers}")
 
-    def loader(self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0) -> DataLoader[Sample]:
-        """The batches of a run of `steps`, of which `done` are behind it; the same seed gives the same crops."""
+    def labelled(self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0, parts: int = 1) -> DataLoader[Sample]:
+        """The batches of a run of `steps`, of which `done` are behind it, each in `parts`; the same seed gives the same crops."""
+        return self._loader(CropDataset(cases, self.crops, seed=seed), steps, done, parts)
+
+    def unlabelled(
+        self, cases: Sequence[Case], *, positives: Positives, steps: int, seed: int, done: int = 0, parts: int = 1
+    ) -> DataLoader[Unlabelled]:
+        """The same for pretraining, with the crops that an objective asks for."""
+        return self._loader(UnlabelledDataset(cases, self.crops, seed=seed, positives=positives), steps, done, parts)
+
+    def _loader(self, dataset: Dataset[Record], steps: int, done: int, parts: int) -> DataLoader[Record]:
         return DataLoader(
-            CropDataset(cases, self.crops, seed=seed),
-            batch_size=self.batch_size,
-            sampler=StepSampler(steps * self.batch_size, first=done * self.batch_size),
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # the data set gives whole batches
+            dataset,
+            batch_sampler=Batches(steps * parts, self.batch_size // parts, first=done * parts),
+            collate_fn=_as_it_is,  # the data set gives whole batches
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
 
 
-def _as_it_is(batch: Sample) -> Sample:
+def _as_it_is(batch: Record) -> Record:
     """The batch."""
     return batch

@@ -62,6 +62,7 @@ class ManifestRow:
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.
+        report: A sentence on the scan, such as its radiology report, for pretraining on images and text.
     """
 
     scan_id: str
@@ -77,6 +78,7 @@ class ManifestRow:
     has_lesion: str = ""
     age: str = ""
     sex: str = ""
+    report: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
+from medssl.models.encoder import TokenEncoder
 from medssl.models.patches import grid_of, patchify, sincos_positions
 
 
@@ -45,7 +46,7 @@ class Block(nn.Module):
         return attended
 
 
-class ViT(nn.Module):
+class ViT(TokenEncoder):
     """Encoder of patches.
 
     Args:
@@ -65,7 +66,8 @@ class ViT(nn.Module):
             raise ConfigError(f"patch takes 2 or 3 positive numbers, got {list(patch)}")
         if heads < 1 or width % heads:
             raise ConfigError(f"heads must divide width, got width {width} and heads {heads}")
-        self.patch = tuple(patch)
+        self.patch = self.stride = tuple(patch)
+        self.spatial_dims = len(patch)
         self.in_channels, self.width, self.depth, self.heads = in_channels, width, depth, heads
         patch_values = in_channels
         for size in patch:
@@ -73,11 +75,6 @@ class ViT(nn.Module):
         self.embed = nn.Linear(patch_values, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-
-    @property
-    def spatial_dims(self) -> int:
-        """2 for slices, 3 for volumes."""
-        return len(self.patch)
 
     def architecture(self) -> Architecture:
         """What it takes to build this network again."""
@@ -102,10 +99,11 @@ class ViT(nn.Module):
         features: Tensor = self.norm(tokens)
         return features
 
-    def pooled(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, D), the mean over patches."""
-        pooled: Tensor = self(images).mean(dim=1)
-        return pooled
+    def pyramid(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
+        """(B, C, *S) -> one map (B, D, *S / patch)."""
+        grid = grid_of(images.shape[2:], self.patch)
+        del hidden
+        return [self(images).transpose(1, 2).unflatten(2, grid)]
 
 
 def take(sequence: Tensor, indices: Tensor) -> Tensor:

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.models.decoder import PatchDecoder
+from medssl.models.encoder import TokenEncoder
 from medssl.models.patches import grid_of, patchify, unpatchify
-from medssl.models.vit import ViT, take
+from medssl.models.vit import take
 from medssl.objectives.objective import Loss, Objective
+from medssl.objectives.processes import mean_of
 from medssl.views.augment import Augment, augment
+from medssl.views.batch import Batch
 from medssl.views.masking import PatchMask, random_mask
+from medssl.views.streams import Streams
 
 
 class MAE(Objective):
@@ -36,7 +40,7 @@ class MAE(Objective):
 
     def __init__(
         self,
-        encoder: ViT,
+        encoder: TokenEncoder,
         *,
         mask_ratio: float = 0.75,
         normalise_patches: bool = True,
@@ -46,6 +50,7 @@ class MAE(Objective):
         views: Augment | None = None,
     ) -> None:
         super().__init__(encoder)
+        self.encoder: TokenEncoder
         if not 0 < mask_ratio < 1:
             raise ConfigError(f"mask_ratio must lie between 0 and 1, got {mask_ratio}")
         self.mask_ratio = mask_ratio
@@ -54,17 +59,21 @@ class MAE(Objective):
         patch_values = encoder.in_channels * math.prod(encoder.patch)
         self.decoder = PatchDecoder(encoder.width, patch_values, width=decoder_width, depth=decoder_depth, heads=decoder_heads)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> Loss:
-        """Mean squared error on hidden patches of crops (B, C, *S)."""
-        images, _ = augment(images, None, self.views, generator=generator)
-        mask = self.mask(images, generator)
-        error = hidden_error(self.predict(images, mask), self.target(images, mask))
+    def forward(self, batch: Batch) -> Loss:
+        """Mean squared error on hidden patches, as far as they show the body."""
+        view = augment(batch.crop(0), self.views, streams=batch.streams, masks=batch.inside(0).float())
+        mask = self.mask(view.images, batch.streams)
+        error = hidden_error(self.predict(view.images, mask), self.target(view.images, mask), self.weight(view.masks, mask))
         return Loss(error, {"masked_mse": error.detach()})
 
-    def mask(self, images: Tensor, generator: torch.Generator) -> PatchMask:
+    def mask(self, images: Tensor, streams: Streams) -> PatchMask:
         """Random visible and hidden patches of crops (B, C, *S)."""
         patches = math.prod(grid_of(images.shape[2:], self.encoder.patch))
-        return random_mask(len(images), patches, self.mask_ratio, generator=generator, device=images.device)
+        return random_mask(patches, self.mask_ratio, streams=streams, device=images.device)
+
+    def weight(self, inside: Tensor | None, mask: PatchMask) -> Tensor | None:
+        """(B, N_hidden, P * C) 1 where a voxel of a hidden patch counts, None where all do."""
+        return None if inside is None else take(patchify(inside, self.encoder.patch), mask.hidden)
 
     def predict(self, images: Tensor, mask: PatchMask) -> Tensor:
         """Predicted hidden patches (B, N_hidden, P * C)."""
@@ -78,13 +87,14 @@ class MAE(Objective):
         return normalise(hidden) if self.normalise_patches else hidden
 
     @torch.no_grad()
-    def picture(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def picture(self, batch: Batch) -> Tensor:
         """(3, B, C, *S): crops, masked crops, and crops with the hidden patches filled in.
 
         Normalised predictions get the mean and deviation of the true patch, so these pictures flatter the contrast.
         """
+        images = batch.crop(0)
         grid = grid_of(images.shape[2:], self.encoder.patch)
-        mask = self.mask(images, generator)
+        mask = self.mask(images, batch.streams)
         patches = patchify(images, self.encoder.patch)
         prediction = self.predict(images, mask).to(patches)
         if self.normalise_patches:
@@ -104,6 +114,9 @@ def normalise(patches: Tensor) -> Tensor:
     return (patches - patches.mean(dim=2, keepdim=True)) / (patches.var(dim=2, keepdim=True) + _EPSILON).sqrt()
 
 
-def hidden_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over hidden patches, as a scalar in float32."""
-    return (prediction.float() - target.float()).square().mean()
+def hidden_error(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared error over the values of hidden patches that count, in float32, over all processes."""
+    error = (prediction.float() - target.float()).square()
+    if weight is None:
+        return mean_of(error.sum(), torch.tensor(float(error.numel()), device=error.device))
+    return mean_of((error * weight).sum(), weight.sum())

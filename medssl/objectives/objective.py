@@ -1,12 +1,13 @@
 """What a pretraining method is: an encoder and a loss over a batch of crops."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from medssl.models.vit import ViT
+from medssl.models.encoder import Encoder
+from medssl.views.batch import Batch, Positives
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,40 @@ class Loss:
 class Objective(nn.Module, ABC):
     """A self-supervised method.
 
-    Subclasses hold their own extra parts (decoder, projector) and draw all randomness from the generator they are given.
+    Subclasses hold their own extra parts (decoder, projector, teacher) and draw all randomness from the streams of the batch.
 
     Args:
         encoder: What pretraining is for; ends in the bundle.
+
+    Attributes:
+        positives: Which crops the method wants together.
+        reads_text: Whether it wants the sentences on the scans.
     """
 
-    def __init__(self, encoder: ViT) -> None:
+    positives: Positives = "same"
+    reads_text: bool = False
+
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     @abstractmethod
-    def forward(self, images: Tensor, generator: torch.Generator) -> Loss:
-        """The loss on crops (B, C, *S); the generator is on the CPU."""
+    def forward(self, batch: Batch) -> Loss:
+        """The loss on a batch of crops."""
 
-    def picture(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Images (V, B, C, *S) of what the method does with these crops, or None where there is nothing to see."""
-        del images, generator
+    def trained(self) -> Iterator[nn.Parameter]:
+        """The parameters that gradients reach; a teacher has none."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def after_step(self, progress: float) -> None:
+        """What happens behind an optimiser step, such as moving a teacher on.
+
+        Args:
+            progress: Share of the run that is done, 0 to 1.
+        """
+        del progress
+
+    def picture(self, batch: Batch) -> Tensor | None:
+        """Images (P, B, C, *S) of what the method does with these crops, or None where there is nothing to see."""
+        del batch
         return None

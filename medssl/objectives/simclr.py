@@ -9,10 +9,12 @@ from einops import rearrange
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.models.encoder import Encoder
 from medssl.models.heads import projector
-from medssl.models.vit import ViT
 from medssl.objectives.objective import Loss, Objective
+from medssl.objectives.processes import gathered
 from medssl.views.augment import Augment, augment
+from medssl.views.batch import Batch, Positives
 
 
 class SimCLR(Objective):
@@ -23,25 +25,35 @@ class SimCLR(Objective):
         temperature: Softmax temperature, > 0.
         projection: Width of the embedding in which views are compared.
         views: How views vary.
+        positives: Which crops the two views are of.
 
     Raises:
         ConfigError: A temperature of 0 or less.
     """
 
-    def __init__(self, encoder: ViT, *, temperature: float = 0.2, projection: int = 128, views: Augment | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        temperature: float = 0.2,
+        projection: int = 128,
+        views: Augment | None = None,
+        positives: Positives = "same",
+    ) -> None:
         super().__init__(encoder)
+        self.positives = positives
         if temperature <= 0:
             raise ConfigError(f"temperature must be > 0, got {temperature}")
         self.temperature = temperature
         self.views = views or Augment(rotate_degrees=30, scale=0.35, shift=0.15, gain=0.4, offset=0.4, noise=0.2, blur=0.3)
         self.projector = projector(encoder.width, encoder.width, projection)
 
-    def forward(self, images: Tensor, generator: torch.Generator) -> Loss:
-        """NT-Xent over two views of crops (B, C, *S)."""
-        pair = [augment(images, None, self.views, generator=generator)[0] for _ in range(2)]
+    def forward(self, batch: Batch) -> Loss:
+        """NT-Xent over two views of each sample."""
+        pair = [augment(batch.crop(view), self.views, streams=batch.streams).images for view in range(2)]
         z = torch.stack([self.projector(self.encoder.pooled(view)) for view in pair], dim=1)
-        loss = nt_xent(z, self.temperature)
-        return Loss(loss, {"nt_xent": loss.detach(), "feature_std": F.normalize(z.detach().float(), dim=2).std(dim=0).mean()})
+        loss = nt_xent(gathered(z), self.temperature)
+        return Loss(loss, {"nt_xent": loss.detach()})
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:

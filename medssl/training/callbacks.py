@@ -10,7 +10,8 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from medssl.training.pretrainer import Pretrainer, step_generator
+from medssl.data.unlabelled import Unlabelled
+from medssl.training.pretrainer import Pretrainer, batch_of
 
 logger = logging.getLogger(__name__)
 
@@ -19,21 +20,22 @@ class Pictures(L.Callback):
     """Reconstructions of fixed crops with fixed masks every so many steps, as PNG.
 
     Args:
-        images: (B, C, *S) crops that stay the same.
+        crops: Crops that stay the same.
         folder: Where pictures go.
         seed: Fixes the masks.
         every: Steps between two pictures.
     """
 
-    def __init__(self, images: Tensor, folder: Path, *, seed: int, every: int) -> None:
-        self.images, self.folder, self.seed, self.every = images, folder, seed, every
+    def __init__(self, crops: Unlabelled, folder: Path, *, seed: int, every: int) -> None:
+        self.crops, self.folder, self.seed, self.every = crops, folder, seed, every
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
         """Draw, where the objective has something to show."""
         del outputs, batch, batch_idx
         if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero or not _due(trainer, self.every):
             return
-        pictures = pl_module.objective.picture(self.images.to(pl_module.device), step_generator(self.seed, 0))
+        crops = pl_module.transfer_batch_to_device(self.crops, pl_module.device, 0)
+        pictures = pl_module.objective.picture(batch_of(crops, self.seed))
         if pictures is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             mosaic(pictures).save(self.folder / f"step{trainer.global_step:06d}.png")

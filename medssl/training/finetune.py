@@ -78,11 +78,13 @@ def finetune(
     train = _labelled(network, store, labels, labels.train_split)
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
+    training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
     run.open()
     module_class = Segmenter if network.task == "segmentation" else Classifier
     module = module_class(network, training, views=views, seed=seed)
-    fit(module, training, run=run, loader=feed.loader(train, steps=training.steps, seed=seed, done=run.done), callbacks=[])
+    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
+    fit(module, training, run=run, loader=loader, callbacks=[])
     window = Window(feed.crops.size, feed.crops.context)
     trained = Bundle(
         kind=network.task,

@@ -3,14 +3,15 @@
 from abc import abstractmethod
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from medssl.data.dataset import Sample
 from medssl.models.architecture import Network
-from medssl.training.pretrainer import step_generator
 from medssl.training.settings import Training
 from medssl.views.augment import Augment, augment
+from medssl.views.streams import Streams, mixed
 
 
 class LesionModule(L.LightningModule):
@@ -33,10 +34,11 @@ class LesionModule(L.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one varied batch."""
-        del batch_idx
-        images, lesion = augment(batch["image"], batch["lesion"], self.views, generator=step_generator(self.seed, self.global_step))
-        loss = self.loss(self.network(images), batch["lesion"] if lesion is None else lesion, batch["label"])
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        torch.manual_seed(mixed(self.seed, self.global_step, batch_idx))  # of what layers draw, such as dropout
+        streams = Streams.of(self.seed, batch["number"].tolist())
+        view = augment(batch["image"], self.views, streams=streams, masks=batch["lesion"])
+        loss = self.loss(self.network(view.images), batch["lesion"] if view.masks is None else view.masks, batch["label"])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(view.images))
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-import torch
-
-from medssl.data.dataset import CropDataset, load_cases
+from medssl.data.dataset import load_cases
 from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import merged, record
 from medssl.data.store import Store
+from medssl.data.unlabelled import UnlabelledDataset
 from medssl.errors import ConfigError
 from medssl.models.bundle import Bundle
+from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
-from medssl.models.vit import ViT
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
 from medssl.training.pretrainer import Pretrainer
@@ -42,13 +41,15 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
     channels = cases[0].shape[0] * feed.crops.context
     encoder = objective.encoder
     _check_shape(encoder, channels, feed)
+    training.check_batch(feed.batch_size)
     run.open()
-    fixed = CropDataset(cases, feed.crops, seed=seed + 1)
-    pictures = Pictures(
-        torch.stack([fixed[n]["image"] for n in range(_PICTURES)]), run.folder / "pictures", seed=seed, every=training.checkpoint_steps
-    )
+    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
+    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
     module = Pretrainer(objective, training, seed=seed)
-    fit(module, training, run=run, loader=feed.loader(cases, steps=training.steps, seed=seed, done=run.done), callbacks=[pictures])
+    loader = feed.unlabelled(
+        cases, positives=objective.positives, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate
+    )
+    fit(module, training, run=run, loader=loader, callbacks=[pictures])
     bundle = Bundle(
         kind="encoder",
         architecture=encoder.architecture(),
@@ -64,7 +65,7 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
     return bundle.write(run.folder / "bundle", encoder, _card(bundle))
 
 
-def _check_shape(encoder: ViT, channels: int, feed: Feed) -> None:
+def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
     if encoder.spatial_dims != feed.crops.spatial_dims or encoder.in_channels != channels:
         raise ConfigError(
             f"the encoder takes {encoder.in_channels} channels in {encoder.spatial_dims}D, "

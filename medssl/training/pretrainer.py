@@ -1,13 +1,18 @@
 """The one module that drives every pretraining objective."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from medssl.data.dataset import Sample
+from medssl.data.unlabelled import Unlabelled
 from medssl.objectives.objective import Objective
+from medssl.objectives.processes import rank
 from medssl.training.settings import Training
+from medssl.views.batch import Batch
+from medssl.views.streams import Streams, mixed
 
 
 class Pretrainer(L.LightningModule):
@@ -16,20 +21,26 @@ class Pretrainer(L.LightningModule):
     Args:
         objective: The method.
         training: Steps and optimiser.
-        seed: Masks and views of step n are a function of this seed and n.
+        seed: Masks and views of a sample are a function of this seed and the sample's number.
     """
 
     def __init__(self, objective: Objective, training: Training, *, seed: int) -> None:
         super().__init__()
         self.objective, self.training_settings, self.seed = objective, training, seed
 
-    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Unlabelled, batch_idx: int) -> Tensor:
         """The loss of one batch of crops."""
-        del batch_idx
-        loss = self.objective(batch["image"], step_generator(self.seed, self.global_step))
-        self.log_dict({f"train/{name}": term for name, term in loss.terms.items()}, prog_bar=True, batch_size=len(batch["image"]))
+        torch.manual_seed(mixed(self.seed, self.global_step, batch_idx, rank()))  # of what layers draw, such as dropped paths
+        loss = self.objective(batch_of(batch, self.seed))
+        terms = {f"train/{name}": term for name, term in loss.terms.items()}
+        self.log_dict(terms, prog_bar=True, batch_size=len(batch["image"]))
         total: Tensor = loss.total
         return total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """One step of the optimiser; then the objective follows, so that a checkpoint holds both."""
+        super().optimizer_step(*args, **kwargs)
+        self.objective.after_step(min(1.0, (self.global_step + 1) / self.training_settings.steps))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine, by step."""
@@ -37,6 +48,14 @@ class Pretrainer(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The source of randomness of one step, the same after a resume."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+def batch_of(crops: Unlabelled, seed: int) -> Batch:
+    """What an objective sees of a batch of crops."""
+    return Batch(
+        images=crops["image"],
+        streams=Streams.of(seed, crops["number"].tolist()),
+        patient=crops["patient"],
+        corner=crops["corner"],
+        level=crops["level"],
+        present=crops["present"],
+        text=crops["text"],
+    )

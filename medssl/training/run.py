@@ -102,6 +102,10 @@ def fit(module: L.LightningModule, training: Training, *, run: Run, loader: obje
             max_steps=training.steps,
             accelerator="auto",
             devices=training.devices,
+            num_nodes=training.num_nodes,
+            strategy=training.strategy,
+            accumulate_grad_batches=training.accumulate,
+            use_distributed_sampler=False,  # batches know their process
             precision=training.resolved_precision,
             gradient_clip_val=training.clip,
             logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],

@@ -26,7 +26,11 @@ class Training:
         encoder_rate: Factor on the rate of a pretrained encoder.
         clip: Largest norm of the gradient.
         precision: `auto` is bfloat16 where the processor or GPU computes it, else float32.
-        devices: Number of GPUs or processes.
+        devices: GPUs, or processes on the CPU, of each node.
+        num_nodes: Machines that train together.
+        strategy: How several devices share the work: `ddp` copies the network to each, `fsdp` spreads it over them; `auto` is `ddp` where
+            there are several.
+        accumulate: Parts that a batch is cut into where it does not fit into memory; contrastive methods see the negatives of a part.
 
     Raises:
         ConfigError: A value out of range.
@@ -42,12 +46,27 @@ class Training:
     clip: float = 1.0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     devices: int = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.checkpoint_steps < 1:
             raise ConfigError(f"steps and checkpoint_steps must be >= 1, got {self.steps} and {self.checkpoint_steps}")
         if self.learning_rate <= 0 or not 0 <= self.warmup < 1:
             raise ConfigError(f"learning_rate must be > 0 and warmup in [0, 1), got {self.learning_rate} and {self.warmup}")
+        if min(self.devices, self.num_nodes, self.accumulate) < 1:
+            raise ConfigError(f"devices, num_nodes and accumulate must be >= 1, got {self.devices}, {self.num_nodes} and {self.accumulate}")
+
+    def check_batch(self, batch_size: int) -> None:
+        """Whether a batch can be cut into equal parts for all devices.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        parts = self.devices * self.num_nodes * self.accumulate
+        if batch_size % parts:
+            raise ConfigError(f"batch_size must be a multiple of devices x num_nodes x accumulate = {parts}, got {batch_size}")
 
     @property
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
@@ -62,7 +81,7 @@ class Training:
         slow = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
         groups = [
             {
-                "params": [p for p in module.parameters() if (id(p) in slow) == of_encoder and (p.ndim > 1) == decayed],
+                "params": [p for p in module.parameters() if p.requires_grad and (id(p) in slow) == of_encoder and (p.ndim > 1) == decayed],
                 "lr": self.learning_rate * (self.encoder_rate if of_encoder else 1.0),
                 "weight_decay": self.weight_decay if decayed else 0.0,
             }

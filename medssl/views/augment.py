@@ -1,6 +1,6 @@
 """Random views of a batch: one affine resampling, flips and intensity changes, for slices and volumes alike.
 
-Only changes that scanners make too: gain, offset, gamma, noise, blur. No colour tricks, so that HU keep their meaning.
+Only changes that scanners make too: gain, offset, noise, blur. No colour tricks, so that HU keep their meaning.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.views.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -46,58 +47,89 @@ class Augment:
         if self.flip > 1 or self.blur > 1 or self.scale >= 1:
             raise ConfigError("flip and blur are probabilities (at most 1) and scale is below 1")
 
+    @property
+    def resamples(self) -> bool:
+        """Whether voxels move by parts of their size."""
+        return max(self.rotate_degrees, self.scale, self.shift) > 0
 
-def augment(images: Tensor, masks: Tensor | None, settings: Augment, *, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+
+@dataclass(frozen=True)
+class View:
+    """A varied batch.
+
+    Args:
+        images: (B, C, *S).
+        theta: (B, D, D + 1) where a point of the view lies in the crop, in the coordinates of `torch.nn.functional.affine_grid`: -1 to 1
+            between the outer edges, last axis first.
+        masks: (B, M, *S) of 0 and 1 that moved with the images.
+    """
+
+    images: Tensor
+    theta: Tensor
+    masks: Tensor | None = None
+
+
+def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tensor | None = None) -> View:
     """Vary every sample on its own.
 
     Args:
-        images: (B, C, *crop) float.
-        masks: (B, M, *crop) of 0 and 1 that move with the images, or None.
+        images: (B, C, *S) float.
         settings: Strengths.
-        generator: Source of randomness, on the CPU.
-
-    Returns:
-        Images and masks of the same shapes; masks stay 0 or 1.
+        streams: Randomness of each sample.
+        masks: (B, M, *S) of 0 and 1 that move with the images, or None.
     """
-    grid = F.affine_grid(_matrices(images, settings, generator=generator), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    moved_masks = None if masks is None else (F.grid_sample(masks, grid, align_corners=False) >= 0.5).to(masks.dtype)
-    return _intensity(moved, settings, generator=generator), moved_masks
+    theta = _draw_theta(images, settings, streams=streams)
+    if settings.resamples:
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        moved_masks = None if masks is None else (F.grid_sample(masks, grid, align_corners=False) >= 0.5).to(masks.dtype)
+    else:
+        moved = _flipped(images, theta)
+        moved_masks = None if masks is None else _flipped(masks, theta)
+    return View(_vary_intensity(moved, settings, streams=streams), theta, moved_masks)
 
 
-def _uniform(batch: int, largest: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(batch, generator=generator) * 2 - 1) * largest
-
-
-def _matrices(images: Tensor, settings: Augment, *, generator: torch.Generator) -> Tensor:
+def _draw_theta(images: Tensor, settings: Augment, *, streams: Streams) -> Tensor:
     """(B, D, D + 1) affine matrices in normalised coordinates, D = 2 or 3."""
     batch, dims = len(images), images.ndim - 2
-    angle = _uniform(batch, math.radians(settings.rotate_degrees), generator)
-    zoom = 1 + _uniform(batch, settings.scale, generator)
-    flips = 1 - 2 * (torch.rand(batch, dims, generator=generator) < settings.flip).float()
+    angle = streams.uniform(low=-1, high=1) * math.radians(settings.rotate_degrees)
+    zoom = 1 + streams.uniform(low=-1, high=1) * settings.scale
+    flips = 1 - 2 * (streams.uniform(dims) < settings.flip).float()
     matrix = torch.eye(dims).repeat(batch, 1, 1)
-    # grid_sample orders coordinates from the last axis to the first, so the first two crop axes are the last two columns
+    # affine_grid orders coordinates from the last axis to the first, so the first two axes of the crop are the last two columns
     first, second = dims - 1, dims - 2
     ratio = images.shape[2] / images.shape[3]
     matrix[:, first, first] = matrix[:, second, second] = angle.cos()
     matrix[:, first, second], matrix[:, second, first] = -angle.sin() / ratio, angle.sin() * ratio
     matrix = matrix * (zoom[:, None] * flips)[:, :, None]
-    shift = (torch.rand(batch, dims, 1, generator=generator) * 2 - 1) * settings.shift
+    shift = streams.uniform(dims, 1, low=-1, high=1) * settings.shift
     return torch.cat([matrix, shift], dim=2).to(images.device, images.dtype)
 
 
-def _intensity(images: Tensor, settings: Augment, *, generator: torch.Generator) -> Tensor:
-    batch = len(images)
+def _flipped(images: Tensor, theta: Tensor) -> Tensor:
+    """Images (B, C, *S) mirrored along the axes where theta says so; exact, as no voxel is interpolated."""
+    mirrored = theta.diagonal(dim1=1, dim2=2).flip(1) < 0  # (B, D), first axis first
+    if not mirrored.any():
+        return images
+    return torch.stack(
+        [image.flip([1 + axis for axis in row.nonzero()[:, 0].tolist()]) for image, row in zip(images, mirrored, strict=True)]
+    )
+
+
+def _vary_intensity(images: Tensor, settings: Augment, *, streams: Streams) -> Tensor:
+    batch, device = len(images), images.device
     shape = (batch, *(1 for _ in images.shape[1:]))
-    gain = (1 + _uniform(batch, settings.gain, generator)).view(shape).to(images.device)
-    offset = _uniform(batch, settings.offset, generator).view(shape).to(images.device)
-    deviation = (torch.rand(batch, generator=generator) * settings.noise).view(shape)
-    noise = torch.randn(images.shape, generator=generator).mul_(deviation).to(images.device)
-    blurred = torch.rand(batch, generator=generator) < settings.blur
-    if blurred.any():
-        images = images.clone()
-        images[blurred] = _box(images[blurred])
-    return images * gain + offset + noise
+    if settings.blur:
+        blurred = streams.chance(settings.blur).view(shape).to(device)
+        images = torch.where(blurred, _box(images), images) if blurred.any() else images
+    if settings.gain:
+        images = images * (1 + streams.uniform(low=-1, high=1) * settings.gain).view(shape).to(device)
+    if settings.offset:
+        images = images + (streams.uniform(low=-1, high=1) * settings.offset).view(shape).to(device)
+    if settings.noise:
+        deviation = streams.uniform(high=settings.noise).view(shape).to(device)
+        images = torch.addcmul(images, streams.normal(*images.shape[1:], device=device), deviation)
+    return images
 
 
 def _box(images: Tensor) -> Tensor:

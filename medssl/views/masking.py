@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.views.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,13 @@ class PatchMask:
     hidden: Tensor
 
 
-def random_mask(batch: int, patches: int, ratio: float, *, generator: torch.Generator, device: torch.device | None = None) -> PatchMask:
+def random_mask(patches: int, ratio: float, *, streams: Streams, device: torch.device | None = None) -> PatchMask:
     """Hide a fixed share of the patches of each sample, uniformly.
 
     Args:
-        batch: B.
         patches: N, patches a sample.
         ratio: Share hidden, between 0 and 1; at least one patch stays on either side.
-        generator: Source of randomness, on the CPU so that masks are equal on every device.
+        streams: Randomness of each sample, on the CPU so that masks are equal on every device.
         device: Where the indices are wanted.
 
     Raises:
@@ -43,6 +43,6 @@ def random_mask(batch: int, patches: int, ratio: float, *, generator: torch.Gene
     if patches < 2:
         raise ConfigError(f"masking needs at least 2 patches a sample, found {patches}; use a larger crop or a smaller patch")
     num_hidden = min(max(round(patches * ratio), 1), patches - 1)
-    order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
+    order = streams.order(patches)
     hidden, visible = order[:, :num_hidden].sort(dim=1).values, order[:, num_hidden:].sort(dim=1).values
     return PatchMask(visible.to(device), hidden.to(device))

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
-from medssl.data.dataset import Case, CropDataset, Crops, StepSampler, cut, load_cases, scan_label
+from medssl.data.dataset import Batches, Case, CropDataset, Crops, cut, load_cases, scan_label
 from medssl.data.entry import Bits, decode, encode
 from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
@@ -91,9 +92,16 @@ def test_which_class_is_positive(label: str, positive: tuple[str, ...], expected
 
 
 def test_a_resumed_sampler_goes_on_with_new_numbers() -> None:
-    sampler = StepSampler(9, first=6)
-    assert list(sampler) == [6, 7, 8]
-    assert len(sampler) == 9
+    batches = Batches(3, 3, first=2)
+    assert list(batches) == [[6, 7, 8]]
+    assert len(batches) == 3
+
+
+def test_processes_share_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    assert list(Batches(2, 4)) == [[2, 3], [6, 7]]
 
 
 def test_an_even_context_is_refused() -> None:
@@ -118,7 +126,7 @@ def test_a_loader_gives_batches_whatever_the_number_of_workers(cohort, tmp_path:
     prepare(cohort(), tmp_path / "store")
     store = Store(tmp_path / "store")
     feed = Feed(tmp_path / "store", Crops((8, 8), context=3), batch_size=4, workers=workers)
-    batches = list(feed.loader(load_cases(store, store.manifest.rows), steps=3, seed=1))
+    batches = list(feed.labelled(load_cases(store, store.manifest.rows), steps=3, seed=1))
     expected = CropDataset(load_cases(store, store.manifest.rows), feed.crops, seed=1)
     assert [tuple(batch["image"].shape) for batch in batches] == [(4, 3, 8, 8)] * 3
     assert torch.cat([batch["image"] for batch in batches]).equal(expected.__getitems__(range(12))["image"])

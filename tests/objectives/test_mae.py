@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,12 +8,14 @@ from medssl.models.patches import patchify
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE, hidden_error, normalise
 from medssl.views.augment import Augment, augment
+from medssl.views.batch import Batch
+from medssl.views.streams import Streams
 
 STILL = Augment(flip=0, rotate_degrees=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def streams(count: int = 2) -> Streams:
+    return Streams.of(0, range(count))
 
 
 def mae(*, normalise_patches: bool = True, dims: int = 2) -> MAE:
@@ -22,8 +26,8 @@ def mae(*, normalise_patches: bool = True, dims: int = 2) -> MAE:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_loss_equals_a_loop_over_hidden_patches(dims: int) -> None:
     objective, images = mae(dims=dims), torch.randn(2, 1, *(8,) * dims)
-    source = generator()
-    augment(images, None, STILL, generator=source)  # the views are drawn before the mask
+    source = streams()
+    augment(images, STILL, streams=source)  # the views are drawn before the mask
     mask = objective.mask(images, source)
     prediction, patches = objective.predict(images, mask), patchify(images, objective.encoder.patch)
     errors = []
@@ -32,12 +36,12 @@ def test_the_loss_equals_a_loop_over_hidden_patches(dims: int) -> None:
             truth = patches[sample, patch]
             truth = (truth - truth.mean()) / (truth.var() + 1e-6).sqrt()
             errors.append((prediction[sample, place] - truth).square().mean())
-    torch.testing.assert_close(objective(images, generator()).total, torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(objective(Batch.of(images, streams())).total, torch.stack(errors).mean(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_target_has_no_visible_patch() -> None:
     objective, images = mae(normalise_patches=False), torch.randn(1, 1, 8, 8)
-    mask = objective.mask(images, generator())
+    mask = objective.mask(images, streams(1))
     changed = images.clone().requires_grad_()
     hidden_error(objective.predict(images, mask), objective.target(changed, mask)).backward()
     assert changed.grad is not None
@@ -46,9 +50,22 @@ def test_the_target_has_no_visible_patch() -> None:
     assert gradient[mask.hidden[0]].gt(0).all()
 
 
-def test_the_same_generator_gives_the_same_loss() -> None:
+def test_the_same_seed_gives_the_same_loss() -> None:
     objective, images = mae(), torch.randn(2, 1, 8, 8)
-    assert objective(images, generator()).total.equal(objective(images, generator()).total)
+    first, again = (objective(Batch.of(images, streams())).total for _ in range(2))
+    assert first.equal(again)
+
+
+def test_background_does_not_count() -> None:
+    objective, images = mae(normalise_patches=False), torch.randn(2, 1, 8, 8)
+    images[:, :, :4] = -5
+    batch = replace(Batch.of(images, streams()), level=torch.full((2, 1, 1), -5.0))
+    source = streams()
+    augment(images, STILL, streams=source)
+    mask = objective.mask(images, source)
+    errors = (objective.predict(images, mask) - objective.target(images, mask)).square()
+    body = (mask.hidden >= 2)[:, :, None].expand_as(errors)  # patches 0 and 1 are the upper half
+    torch.testing.assert_close(objective(batch).total, errors[body].mean(), atol=1e-5, rtol=1e-5)
 
 
 def test_a_normalised_patch_has_mean_0_and_deviation_1() -> None:
@@ -59,8 +76,8 @@ def test_a_normalised_patch_has_mean_0_and_deviation_1() -> None:
 
 def test_the_picture_keeps_visible_patches_and_shows_three_stages() -> None:
     objective, images = mae(), torch.randn(2, 1, 8, 8)
-    shown, masked, filled = objective.picture(images, generator())
-    visible = objective.mask(images, generator()).visible[0]
+    shown, masked, filled = objective.picture(Batch.of(images, streams()))
+    visible = objective.mask(images, streams()).visible[0]
     for stage in (masked, filled):
         assert patchify(stage, (4, 4))[0, visible].equal(patchify(shown, (4, 4))[0, visible])
 

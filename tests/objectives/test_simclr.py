@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from medssl.errors import ConfigError
 from medssl.models.vit import ViT
 from medssl.objectives.simclr import SimCLR, nt_xent
+from medssl.views.batch import Batch
+from medssl.views.streams import Streams
 
 
 def brute_force(z: torch.Tensor, temperature: float) -> float:
@@ -37,7 +39,7 @@ def test_nt_xent_does_not_depend_on_the_order_of_samples() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_encoder_gets_a_gradient(dims: int) -> None:
     objective = SimCLR(ViT((4,) * dims, width=24, depth=1, heads=2), projection=8)
-    objective(torch.randn(4, 1, *(8,) * dims), torch.Generator().manual_seed(0)).total.backward()
+    objective(Batch.of(torch.randn(4, 1, *(8,) * dims), Streams.of(0, range(4)))).total.backward()
     assert objective.encoder.embed.weight.grad is not None
 
 

@@ -1,38 +1,39 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from medssl.errors import ConfigError
 from medssl.views.augment import Augment, augment
+from medssl.views.streams import Streams
 
 NOTHING = Augment(flip=0, rotate_degrees=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def streams(count: int, seed: int = 0) -> Streams:
+    return Streams.of(seed, range(count))
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 6), (2, 3, 8, 6, 4)])
 def test_no_strength_changes_nothing(shape: tuple[int, ...]) -> None:
     images = torch.randn(shape)
-    same, _ = augment(images, None, NOTHING, generator=generator())
-    torch.testing.assert_close(same, images, atol=1e-5, rtol=1e-5)
+    assert augment(images, NOTHING, streams=streams(2)).images.equal(images)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 8, 6), (8, 1, 8, 6, 4)])
 def test_a_mask_moves_with_its_image(shape: tuple[int, ...]) -> None:
     images = (torch.rand(shape) > 0.5).float()
     settings = Augment(flip=0.5, rotate_degrees=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
-    moved, masks = augment(images, images.clone(), settings, generator=generator())
-    assert masks is not None
-    torch.testing.assert_close(moved.round(), masks)
-    assert not moved.equal(images)
+    view = augment(images, settings, streams=streams(8), masks=images.clone())
+    assert view.masks is not None
+    torch.testing.assert_close(view.images.round(), view.masks)
+    assert not view.images.equal(images)
 
 
 def test_a_quarter_turn_of_a_square_is_a_rotation_without_shear() -> None:
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 4:] = 1  # a line along the second axis
     settings = Augment(flip=0, rotate_degrees=45, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0)
-    turned, _ = augment(image.expand(50, -1, -1, -1), None, settings, generator=generator())
+    turned = augment(image.expand(50, -1, -1, -1), settings, streams=streams(50)).images
     lengths = turned.sum(dim=(1, 2, 3))
     assert lengths.min() > 4
     assert lengths.max() < 8
@@ -40,8 +41,23 @@ def test_a_quarter_turn_of_a_square_is_a_rotation_without_shear() -> None:
 
 def test_the_same_seed_gives_the_same_views() -> None:
     images = torch.randn(2, 1, 8, 8)
-    first, again = (augment(images, None, Augment(), generator=generator(3))[0] for _ in range(2))
+    first, again = (augment(images, Augment(), streams=streams(2, 3)).images for _ in range(2))
     assert first.equal(again)
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 8, 6), (6, 2, 8, 6, 4)])
+def test_flips_alone_are_what_resampling_gives(shape: tuple[int, ...]) -> None:
+    images = torch.randn(shape)
+    view = augment(images, Augment(flip=0.5, rotate_degrees=0, scale=0, shift=0, gain=0, offset=0, noise=0, blur=0), streams=streams(6))
+    grid = F.affine_grid(view.theta, list(shape), align_corners=False)
+    torch.testing.assert_close(view.images, F.grid_sample(images, grid, align_corners=False), atol=1e-5, rtol=1e-5)
+
+
+def test_a_view_does_not_depend_on_the_batch_around_it() -> None:
+    images = torch.randn(4, 1, 8, 8)
+    whole = augment(images, Augment(), streams=Streams.of(0, [3, 4, 5, 6])).images
+    part = augment(images[2:], Augment(), streams=Streams.of(0, [5, 6])).images
+    torch.testing.assert_close(whole[2:], part)
 
 
 def test_negative_strength_is_refused() -> None:
