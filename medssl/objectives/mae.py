@@ -11,8 +11,9 @@ from torch import Tensor
 
 from medssl.errors import ConfigError
 from medssl.models.decoder import PatchDecoder
+from medssl.models.encoder import TokenEncoder
 from medssl.models.patches import grid_of, patchify, unpatchify
-from medssl.models.vit import ViT, take
+from medssl.models.vit import take
 from medssl.objectives.objective import Loss, Objective
 from medssl.views.augment import Augment, augment
 from medssl.views.masking import PatchMask, random_mask
@@ -34,9 +35,11 @@ class MAE(Objective):
         ConfigError: A ratio outside (0, 1).
     """
 
+    encoder: TokenEncoder
+
     def __init__(
         self,
-        encoder: ViT,
+        encoder: TokenEncoder,
         *,
         mask_ratio: float = 0.75,
         normalise_patches: bool = True,

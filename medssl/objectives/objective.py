@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from medssl.models.vit import ViT
+from medssl.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Objective(nn.Module, ABC):
         encoder: What pretraining is for; ends in the bundle.
     """
 
-    def __init__(self, encoder: ViT) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 

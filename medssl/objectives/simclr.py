@@ -9,8 +9,8 @@ from einops import rearrange
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.models.encoder import Encoder
 from medssl.models.heads import projector
-from medssl.models.vit import ViT
 from medssl.objectives.objective import Loss, Objective
 from medssl.views.augment import Augment, augment
 
@@ -28,7 +28,7 @@ class SimCLR(Objective):
         ConfigError: A temperature of 0 or less.
     """
 
-    def __init__(self, encoder: ViT, *, temperature: float = 0.2, projection: int = 128, views: Augment | None = None) -> None:
+    def __init__(self, encoder: Encoder, *, temperature: float = 0.2, projection: int = 128, views: Augment | None = None) -> None:
         super().__init__(encoder)
         if temperature <= 0:
             raise ConfigError(f"temperature must be > 0, got {temperature}")

@@ -11,8 +11,8 @@ from medssl.data.seen import merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.bundle import Bundle
+from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
-from medssl.models.vit import ViT
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
 from medssl.training.pretrainer import Pretrainer
@@ -64,7 +64,7 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
     return bundle.write(run.folder / "bundle", encoder, _card(bundle))
 
 
-def _check_shape(encoder: ViT, channels: int, feed: Feed) -> None:
+def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
     if encoder.spatial_dims != feed.crops.spatial_dims or encoder.in_channels != channels:
         raise ConfigError(
             f"the encoder takes {encoder.in_channels} channels in {encoder.spatial_dims}D, "
