@@ -106,7 +106,7 @@ def medssl_arm(store: Store) -> Arm:
     """The loader of training."""
     cases = load_cases(store, store.manifest.rows, masks=False)
     feed = Feed(store.folder, Crops(SIZE), batch_size=BATCH)
-    return (batch["image"] for batch in feed.loader(cases, steps=1_000_000, seed=1))
+    return (batch["image"] for batch in feed.labelled(cases, steps=1_000_000, seed=1))
 
 
 def monai_arm(values: Sequence[Float], folder: Path) -> Arm:

@@ -30,6 +30,12 @@ class Architecture:
         """The architecture of a network, from the arguments it was built with."""
         return cls(f"{type(network).__module__}.{type(network).__qualname__}", init_args)
 
+    @staticmethod
+    def changed(network_class: type[nn.Module], **options: object) -> dict[str, object]:
+        """The options that differ from the constructor's defaults: an option added later leaves older descriptions as they are."""
+        parameters = inspect.signature(network_class).parameters
+        return {name: value for name, value in options.items() if value != parameters[name].default}
+
     @classmethod
     def from_dict(cls, fields: dict[str, object]) -> "Architecture":
         """Read back from JSON.

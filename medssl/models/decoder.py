@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture, Network
-from medssl.models.patches import grid_of, sincos_positions
-from medssl.models.vit import Block, ViT
+from medssl.models.blocks import Block
+from medssl.models.encoder import TokenEncoder
+from medssl.models.patches import sincos_positions
 
 
 class PatchDecoder(nn.Module):
@@ -92,7 +92,7 @@ class ViTSegmenter(Network):
 
     task = "segmentation"
 
-    def __init__(self, encoder: ViT, *, classes: int = 1, width: int = 32) -> None:
+    def __init__(self, encoder: TokenEncoder, *, classes: int = 1, width: int = 32) -> None:
         super().__init__()
         scales = encoder.patch[0].bit_length() - 1
         if len(set(encoder.patch)) != 1 or encoder.patch[0] != 2**scales or scales < 2:
@@ -116,19 +116,10 @@ class ViTSegmenter(Network):
         skips = [self.stem(images)]
         for down in self.down:
             skips.append(down(skips[-1]))
-        current = self.join(torch.cat([skips.pop(), self.features(images)], dim=1))
+        current = self.join(torch.cat([skips.pop(), self.encoder.dense(images)], dim=1))
         for up in reversed(self.up):
             skip = skips.pop()
             current = F.interpolate(current, size=skip.shape[2:], mode="bilinear" if self.spatial_dims == 2 else "trilinear")
             current = up(torch.cat([current, skip], dim=1))
         logits: Tensor = self.head(current)
         return logits
-
-    def features(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> transformer features as a map (B, D, *S / patch)."""
-        grid = grid_of(images.shape[2:], self.encoder.patch)
-        axes = "ijk"[: len(grid)]
-        features: Tensor = rearrange(
-            self.encoder(images), f"b ({' '.join(axes)}) d -> b d {' '.join(axes)}", **dict(zip(axes, grid, strict=True))
-        )
-        return features

@@ -3,21 +3,21 @@
 from torch import Tensor, nn
 
 from medssl.models.architecture import Architecture, Network
-from medssl.models.vit import ViT
+from medssl.models.encoder import Encoder
 
 
-class ViTClassifier(Network):
-    """Mean-pooled transformer features and one linear layer.
+class Classifier(Network):
+    """Mean-pooled features of any encoder and one linear layer.
 
     Args:
-        encoder: The transformer, usually pretrained.
+        encoder: Usually pretrained.
         classes: Output channels; 1 for lesion against none, else one a class.
         dropout: Share of pooled features dropped in training.
     """
 
     task = "classification"
 
-    def __init__(self, encoder: ViT, *, classes: int = 1, dropout: float = 0.2) -> None:
+    def __init__(self, encoder: Encoder, *, classes: int = 1, dropout: float = 0.2) -> None:
         super().__init__()
         self.encoder, self.classes, self.dropout = encoder, classes, dropout
         self.spatial_dims, self.in_channels = encoder.spatial_dims, encoder.in_channels
@@ -31,6 +31,9 @@ class ViTClassifier(Network):
         """(B, C, *S) -> logits (B, classes)."""
         logits: Tensor = self.head(self.encoder.pooled(images))
         return logits
+
+
+ViTClassifier = Classifier  # its name in older configurations and bundles
 
 
 def projector(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -5,6 +5,7 @@ Shapes: images (B, C, *S), patches (B, N, P * C) with N the number of patches an
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from einops import rearrange
@@ -56,3 +57,65 @@ def sincos_positions(grid: Sequence[int], width: int) -> Tensor:
     angles = (coordinates[:, :, None] * frequencies).float()  # (N, axes, share)
     positions = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return torch.nn.functional.pad(positions, (0, width - positions.shape[1]))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns of pairs of channels, one a token and pair.
+
+    Args:
+        cos: (N, P) or (B, N, P); P pairs of channels of one attention head.
+        sin: The same shape.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def to(self, device: torch.device) -> "Rotation":
+        """On a device."""
+        return Rotation(self.cos.to(device), self.sin.to(device))
+
+    def at(self, visible: Tensor) -> "Rotation":
+        """Those of the tokens in `visible` (B, N_visible)."""
+        return Rotation(self.cos[visible], self.sin[visible])
+
+    def after(self, count: int) -> "Rotation":
+        """With `count` tokens without a position in front."""
+        pad = (0, 0, count, 0)
+        return Rotation(torch.nn.functional.pad(self.cos, pad, value=1.0), torch.nn.functional.pad(self.sin, pad))
+
+
+def axial_rotation(grid: Sequence[int], head_width: int, base: float = 100.0) -> Rotation:
+    """Rotary positions over a grid of any size: each axis turns an equal share of the pairs of channels of a head.
+
+    Su et al., "RoFormer", 2021, https://arxiv.org/abs/2104.09864; axial, base 100: Heo et al., "Rotary Position Embedding for Vision
+    Transformer", 2024, https://arxiv.org/abs/2403.13298.
+    """
+    share = head_width // (2 * len(grid))
+    frequencies = base ** (-torch.arange(share) / share)
+    coordinates = torch.stack(torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij"), dim=-1).flatten(0, -2)
+    angles = (coordinates[:, :, None] * frequencies).flatten(1)  # (N, P)
+    return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(channels: Tensor, rotation: Rotation) -> Tensor:
+    """(B, heads, N, D) with its first 2 P channels turned, pair by pair (c, c + P); the others stay."""
+    pairs = rotation.cos.shape[-1]
+    cos, sin = (part.unsqueeze(-3).to(channels) for part in (rotation.cos, rotation.sin))  # over heads
+    first, second, rest = channels[..., :pairs], channels[..., pairs : 2 * pairs], channels[..., 2 * pairs :]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+
+
+def as_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:
+    """(B, N, D) -> (B, D, *grid)."""
+    axes = _AXES[: len(grid)]
+    return rearrange(tokens, f"b ({' '.join(axes)}) d -> b d {' '.join(axes)}", **dict(zip(axes, grid, strict=True)))
+
+
+def resized_positions(table: Tensor, grid: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """A learned table of positions (N, D) of one grid, interpolated linearly for another."""
+    if tuple(grid) == tuple(wanted):
+        return table
+    known = as_map(table[None], grid)
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return torch.nn.functional.interpolate(known, size=tuple(wanted), mode=mode).flatten(2)[0].T

@@ -38,6 +38,8 @@ class MAE(Objective):
         ConfigError: A ratio outside (0, 1).
     """
 
+    encoder: TokenEncoder
+
     def __init__(
         self,
         encoder: TokenEncoder,

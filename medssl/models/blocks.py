@@ -1,0 +1,114 @@
+"""Transformer blocks: attention and an MLP on normalised tokens, with the refinements that larger models need.
+
+Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929; LayerScale: Touvron et al., 2021, https://arxiv.org/abs/2103.17239; stochastic
+depth: Huang et al., 2016, https://arxiv.org/abs/1603.09382; SwiGLU: Shazeer, 2020, https://arxiv.org/abs/2002.05202.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from medssl.models.patches import Rotation, rotate
+
+Mlp = Literal["gelu", "swiglu"]
+
+
+class SwiGLU(nn.Module):
+    """A gated MLP, (..., D) -> (..., D).
+
+    Args:
+        width: D.
+        hidden: Width between its layers.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate, self.value, self.out = nn.Linear(width, hidden), nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The value, let through where the gate is open."""
+        updated: Tensor = self.out(F.silu(self.gate(tokens)) * self.value(tokens))
+        return updated
+
+
+class Branch(nn.Module):
+    """What happens to an update before it is added: scaled by channel, and dropped for some samples in training.
+
+    Args:
+        width: D.
+        layer_scale: First value of a learned factor per channel; None for none.
+        drop_path: Share of samples without the update in training, 0 to 1; drawn from torch's global generator.
+    """
+
+    def __init__(self, width: int, layer_scale: float | None, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.scale = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
+
+    def forward(self, update: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        if self.scale is not None:
+            update = update * self.scale
+        if not self.training or self.drop_path == 0:
+            return update
+        kept = torch.rand(len(update), 1, 1, device=update.device) >= self.drop_path
+        return update * kept / (1 - self.drop_path)
+
+
+class Block(nn.Module):
+    """Self-attention and an MLP, each on normalised tokens and added back.
+
+    Args:
+        width: D.
+        heads: Attention heads; divides D.
+        mlp: `gelu`: two layers; `swiglu`: gated.
+        mlp_width: Width inside the MLP; by default 4 D, or 8/3 D with a gate (as many parameters).
+        qkv_bias: A bias for query, key and value.
+        norm_eps: What layer normalisation adds to the variance.
+        layer_scale: First value of a learned factor per channel on each update; None for none.
+        drop_path: Share of samples without an update in training.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp: Mlp = "gelu",
+        mlp_width: int | None = None,
+        qkv_bias: bool = True,
+        norm_eps: float = 1e-5,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width, eps=norm_eps)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.project = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp: nn.Module
+        if mlp == "gelu":
+            inside = mlp_width or 4 * width
+            self.mlp = nn.Sequential(nn.Linear(width, inside), nn.GELU(), nn.Linear(inside, width))
+        else:
+            self.mlp = SwiGLU(width, mlp_width or round(8 * width / 3))
+        self.attention_branch = Branch(width, layer_scale, drop_path)
+        self.mlp_branch = Branch(width, layer_scale, drop_path)
+
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        tokens = tokens + self.attention_branch(self.attend(self.norm_attention(tokens), rotation))
+        updated: Tensor = tokens + self.mlp_branch(self.mlp(self.norm_mlp(tokens)))
+        return updated
+
+    def attend(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Scaled dot-product attention over all tokens, queries and keys rotated by their position where it is given."""
+        query, key, value = rearrange(self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        attended: Tensor = self.project(rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)"))
+        return attended
