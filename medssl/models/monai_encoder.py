@@ -83,6 +83,8 @@ class MonaiEncoder(Encoder):
         shape = images.shape[2:]
         if len(shape) != self.spatial_dims or any(size % step for size, step in zip(shape, self.stride, strict=True)):
             raise ConfigError(f"crop {list(shape)} is not a multiple of the encoder's stride {list(self.stride)}; change one of them")
+        if self._returns_tokens and tuple(shape) != self.crop:
+            raise ConfigError(f"{self.network} returns tokens: it takes crops of {list(self.crop)} alone, got {list(shape)}")
         if hidden is not None:
             check_hidden(images, hidden)
             images = images * visible_cells(hidden, shape).to(images)
@@ -93,16 +95,17 @@ class MonaiEncoder(Encoder):
         output = getattr(self.net, self._method)(images) if self._method else self.net(images)
         tensors = list(_tensors(output))
         maps = {tuple(tensor.shape[2:]): tensor for tensor in tensors if tensor.ndim == images.ndim}
-        if not maps:
-            return [self._token_map(tensor, images) for tensor in tensors if tensor.ndim == 3][:1]
+        self._returns_tokens = not maps
+        if self._returns_tokens:
+            return [self._token_map(tensor) for tensor in tensors if tensor.ndim == 3][:1]
         return sorted(maps.values(), key=lambda tensor: -math.prod(tensor.shape[2:]))
 
-    def _token_map(self, tokens: Tensor, images: Tensor) -> Tensor:
+    def _token_map(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, D) of the crop, or of the crop after tokens without a place, as a map."""
         patch = self.arguments.get("patch_size")
         sides = [patch] * self.spatial_dims if isinstance(patch, int) else list(patch or [])
-        if len(sides) != self.spatial_dims or tuple(images.shape[2:]) != self.crop:
-            raise ConfigError(f"{self.network} returns tokens: it takes crops of {list(self.crop)} alone, and patch_size in its arguments")
+        if len(sides) != self.spatial_dims:
+            raise ConfigError(f"{self.network} returns tokens: its arguments need patch_size with {self.spatial_dims} numbers")
         grid = [size // side for size, side in zip(self.crop, sides, strict=True)]
         return as_map(tokens[:, tokens.shape[1] - math.prod(grid) :], grid)
 
