@@ -121,7 +121,9 @@ def probed(bundle: Path | None, seed: int, store: Store) -> Mapping[str, Float]:
     y = np.concatenate([slice_labels(case) for case in train])
     groups = np.concatenate([[number] * case.shape[3] for number, case in enumerate(train)])
     folds = list(GroupKFold(len(train)).split(x, y, groups))
-    model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=np.logspace(-5, 1, 7), cv=folds, scoring="neg_log_loss", solver="newton-cholesky"))
+    model = make_pipeline(
+        StandardScaler(), LogisticRegressionCV(Cs=np.logspace(-5, 1, 7), cv=folds, scoring="neg_log_loss", solver="newton-cholesky")
+    )
     model.fit(x, y)
     test = load_cases(store, store.manifest.split("test"))
     return {case.row.scan_id: model.predict_proba(embedded(encoder, case))[:, 1] for case in test}
