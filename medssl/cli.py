@@ -4,6 +4,7 @@ Heavy packages are imported inside the commands, so that `--help` answers at onc
 """
 
 import errno
+import inspect
 import logging
 import sys
 import warnings
@@ -83,6 +84,7 @@ def prepare(
     like: Path | None = None,
     seed: int = 0,
     workers: int | None = None,
+    keep_together: bool = False,
     allow_leakage: str | None = None,
 ) -> int:
     """Read, split by patient and preprocess a folder of scans.
@@ -95,9 +97,11 @@ def prepare(
         like: Bundle whose preprocessing is used, to evaluate it on these scans; scans that it has learned from are refused.
         seed: Of the split.
         workers: Processes; one a core by default.
-        allow_leakage: Why equal or nearly equal scans may lie in different splits; every report made from the store prints it.
+        keep_together: Draw patients with equal or nearly equal scans into one split, instead of stopping with the pairs.
+        allow_leakage: Why equal or nearly equal scans may lie under different patients and splits; every report made from the store
+            prints it.
     """
-    from medssl.data.prepare import Guard
+    from medssl.data.leakage import Guard, Leakage
     from medssl.data.prepare import prepare as prepare_store
 
     preprocess, seen = None, {}
@@ -106,12 +110,14 @@ def prepare(
 
         bundle = Bundle.read(like)
         preprocess, seen = bundle.preprocess, bundle.seen
-    guard = Guard(allow_leakage or "", seen)
+    guard = Guard(allow_leakage or "", seen, keep_together)
     manifest, rejected = prepare_store(
         folder, out, layout=layout, labels=labels, preprocess=preprocess, seed=seed, workers=workers, guard=guard
     )
     splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
     _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
+    if (leakage := Leakage.read(out)).kept_together:
+        _say(f"{leakage.pairs} pairs of equal or nearly equal scans of different patients were kept together in one split: leakage.csv")
     return int(rejected > 0)
 
 
@@ -243,12 +249,22 @@ def _run(command: str, arguments: list[str]) -> int:
     about = (function.__doc__ or "").splitlines()[0]
     parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_function_arguments(function, as_positional=True)
-    settings = _parse(parser.parse_args, [_underscored(argument) for argument in arguments], command)
+    settings = _parse(parser.parse_args, _spelled(arguments, function), command)
     return function(**vars(settings))
 
 
+def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
+    """Options as the parser wants them: `--allow-leakage` as `--allow_leakage`, and a switch that stands alone as `--switch=true`."""
+    switches = {f"--{name}" for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool}
+    named = [_underscored(argument) for argument in arguments]
+    following = [*named[1:], ""]
+    return [
+        f"{name}=true" if name in switches and after not in ("true", "false") else name
+        for name, after in zip(named, following, strict=True)
+    ]
+
+
 def _underscored(argument: str) -> str:
-    """`--allow-leakage` as `--allow_leakage`: an option may be typed either way."""
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 

@@ -62,6 +62,7 @@ class ManifestRow:
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.
+        leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
     """
 
     scan_id: str
@@ -77,6 +78,7 @@ class ManifestRow:
     has_lesion: str = ""
     age: str = ""
     sex: str = ""
+    leakage: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
@@ -135,8 +137,10 @@ class Manifest:
         return self.rows if name == "all" else tuple(row for row in self.rows if row.split == name)
 
     def digest(self) -> str:
-        """Identity of the content, whatever the order of the rows."""
+        """Identity of the content, whatever the order of the rows and the notes on leakage."""
         rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
+        for row in rows:
+            del row["leakage"]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def class_names(self) -> tuple[str, ...]:

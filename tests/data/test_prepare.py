@@ -19,7 +19,7 @@ import pytest
 from medssl.data import intake
 from medssl.data import prepare as prepare_module
 from medssl.data.entry import Entry
-from medssl.data.prepare import prepare
+from medssl.data.prepare import Guard, prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
 from medssl.errors import ConflictError, ManifestError, ScanError
@@ -199,9 +199,20 @@ def test_with_a_known_preprocessing_each_scan_is_read_once(folder: Path, tmp_pat
     assert len(read) == 10
 
 
+def test_what_was_learned_of_a_scan_that_is_gone_goes_too(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "store")
+    shutil.rmtree(folder / "p3")
+    table = [line for line in (folder / "patients.csv").read_text().splitlines() if "p3/" not in line]
+    (folder / "patients.csv").write_text("\n".join(table))
+    prepare(folder, tmp_path / "store")
+    left = [path.name for part in ("readings", "arrays") for path in (tmp_path / "store" / part).iterdir()]
+    assert len(left) == 9 + 27
+    assert [name for name in left if name.startswith("p3")] == []
+
+
 def test_equal_voxels_under_two_patients_are_warned_of_and_kept_in_one_split(folder: Path, tmp_path: Path) -> None:
     shutil.copyfile(folder / "p1" / "image.nii.gz", folder / "p8" / "image.nii.gz")
-    manifest, _ = prepare(folder, tmp_path / "store")
+    manifest, _ = prepare(folder, tmp_path / "store", guard=Guard(keep_together=True))
     scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
     assert [scan["source"] for scan in scans if scan["reasons"] == ["duplicate_pixels"]] == ["p1/image.nii.gz", "p8/image.nii.gz"]
     assert len({row.split for row in manifest.rows if row.patient in ("p1", "p8")}) == 1
