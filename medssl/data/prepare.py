@@ -16,14 +16,15 @@ from medssl.data.entry import remove_entry
 from medssl.data.files import remove_leftovers, write_whole
 from medssl.data.fingerprint import Bits
 from medssl.data.intake import Intake, Reading, Storing, keep, read_row, take_in
-from medssl.data.layouts import find_layout
+from medssl.data.layouts import find_layout, split_volumes
 from medssl.data.leakage import Guard, Leakage, LeakPair, duplicates, near_duplicates, refuse, resplit, write_pairs
 from medssl.data.manifest import Manifest
 from medssl.data.preprocess import Preprocess
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
 from medssl.data.store import Index, write_store
-from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.errors import ManifestError, ScanError
+from medssl.io.options import AS_STORED, ReadOptions
 from medssl.workers import Crash, Pool
 
 __all__ = ["Guard", "plan", "prepare", "read_row"]
@@ -45,20 +46,22 @@ def prepare(
     layout: str | None = None,
     labels: Path | None = None,
     preprocess: Preprocess | None = None,
+    options: ReadOptions = AS_STORED,
     seed: int = 0,
     workers: int | None = None,
     guard: Guard = _STRICT,
 ) -> tuple[Manifest, int]:
     """Read every scan of a folder, split by patient, and write a store.
 
-    Interrupted, it goes on where it was; on a store that is there, damaged scans are made again and nothing else is done twice.
+    Interrupted, it goes on where it was; in a store that is there, only damaged scans are made again.
 
     Args:
         folder: Scans, in a layout that is found or named.
         out: The store.
         layout: `table`, `bids`, `nnunet` or `plain`; None finds it.
         labels: A table with labels, instead of one in the folder.
-        preprocess: Grid and intensity; None plans them from the scans.
+        preprocess: Grid and intensity, and how scans are read; None plans grid and intensity from the scans.
+        options: How scans are read, where `preprocess` does not say.
         seed: Of the split.
         workers: Processes; None takes one a core.
         guard: What is done about equal scans of different patients, and what a model has seen.
@@ -67,22 +70,20 @@ def prepare(
         The manifest of the store, and how many scans were left out.
 
     Raises:
-        UsageError: No folder.
-        ManifestError: No usable scan; `patient_leak` for content under two patients, or that the guard's model has seen.
+        UsageError, ManifestError: No folder, no usable scan; `patient_leak` for content under two patients or known to the guard's model.
         ConflictError: `out` holds a store with another preprocessing or of another format.
     """
-    if not folder.is_dir():
-        raise UsageError(f"not_found: there is no folder {folder.name}")
+    options = options if preprocess is None else preprocess.read
+    rows = split_volumes(folder, find_layout(folder, layout=layout, labels=labels), options)
     old = _opened(out)
-    readings = [Reading(folder, out, row, preprocess) for row in find_layout(folder, layout=layout, labels=labels)]
+    readings = [Reading(folder, out, row, preprocess, options) for row in rows]
     with Pool(workers) as pool:
         intakes = _warned(_read(readings, pool))
         usable = _usable(intakes, folder)
-        index = Index(preprocess or plan(usable), os.path.relpath(folder.resolve(), out.resolve()))
+        index = Index(preprocess or replace(plan(usable), read=options), os.path.relpath(folder.resolve(), out.resolve()))
         index.claim(out)
         manifest, leakage = _split(usable, out, seed=seed, guard=guard)
-        storings = _storings(folder, out, usable, manifest, index.preprocess)
-        _keep(storings, pool)
+        storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
     _write_report(out, intakes)
     index = replace(index, scans={each.row.scan_id: (each.key, each.lesion_sha256) for each in storings})
     write_store(out, manifest, index, signs=_signs(usable), leakage=leakage)
@@ -130,13 +131,14 @@ def _storings(folder: Path, out: Path, usable: Sequence[Intake], manifest: Manif
     return [Storing(folder, out, row, lesions[row.scan_id], preprocess) for row in manifest.rows]
 
 
-def _keep(storings: Sequence[Storing], pool: Pool) -> None:
-    """Store every scan that is not stored whole."""
+def _keep(storings: Sequence[Storing], pool: Pool) -> Sequence[Storing]:
+    """Store every scan that is not stored whole; returns all of them."""
     for storing, outcome in zip(storings, _all(pool, keep, storings, "preprocessing"), strict=True):
         if isinstance(outcome, Crash):
             raise ScanError("decoder_crashed", f"a process died over scan {storing.row.scan_id}; give more memory or fewer workers")
         if outcome:
             logger.warning("the store entry of scan %s was damaged and was made again", storing.row.scan_id)
+    return storings
 
 
 def _all(pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], doing: str) -> list[Result | Crash]:

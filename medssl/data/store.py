@@ -81,7 +81,7 @@ class Index:
             raise ConflictError(f"{store.name} holds a store with another preprocessing; give another out folder")
 
     def _sealed(self) -> bytes:
-        return seal({"format": FORMAT, **asdict(self)})
+        return seal({"format": FORMAT, **asdict(self), "preprocess": self.preprocess.as_dict()})
 
 
 def write_store(folder: Path, manifest: Manifest, index: Index, *, signs: Signs, leakage: Leakage) -> None:
