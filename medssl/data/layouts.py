@@ -79,11 +79,13 @@ def _volumes(folder: Path, row: ManifestRow, options: ReadOptions) -> list[Manif
 
 def _parts(folder: Path, image: str, options: ReadOptions) -> list[str]:
     """The places of the volumes of a file, or of the one scan that is not split."""
-    place = folder / image
-    if ";" in image or place.is_dir() or not any(each.is_file() for each in (place, *place.parents)):
+    if ";" in image or (folder / image).is_dir():
         return [image]
-    found = [each.source for each in find_sources(place, options) if each.volume is not None]
-    return [(PurePosixPath(image) / PurePosixPath(each).name).as_posix() for each in found] or [image]
+    try:
+        found = [each.source for each in find_sources(folder / image, options) if each.volume is not None]
+    except UsageError:
+        return [image]  # not there: reading it says so
+    return [f"{image}/{PurePosixPath(each).name}" for each in found] or [image]
 
 
 def detect(folder: Path) -> str:

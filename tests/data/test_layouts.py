@@ -214,6 +214,13 @@ def test_a_file_of_several_volumes_is_a_row_a_volume_of_one_patient(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("image", ["gone.nii", "a.zip/gone.nii"])
+def test_a_file_that_is_not_there_is_one_row_to_be_refused(tmp_path: Path, image: str) -> None:
+    pack(tmp_path / "a.zip", flair=picture(1))
+    row = ManifestRow("a", "P1", image)
+    assert split_volumes(tmp_path, [row], ReadOptions(four_d="split")) == [row]
+
+
 def test_a_mask_of_as_many_volumes_is_split_with_its_scan(tmp_path: Path) -> None:
     for name in ("a", "m"):
         nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
