@@ -54,6 +54,7 @@ class ManifestRow:
         image: Source relative to the data folder, posix; several sequences of one scan are joined by `;`.
         site: Hospital or scanner.
         split: `train`, `val`, `test` or another name; empty until it is drawn.
+        leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
         lesion: Mask relative to the data folder; empty where there is none.
         label: Class name; empty where it is not known.
         modality: DICOM modality code.
@@ -62,7 +63,6 @@ class ManifestRow:
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.
-        leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
     """
 
     scan_id: str
@@ -70,6 +70,7 @@ class ManifestRow:
     image: str
     site: str = ""
     split: str = ""
+    leakage: str = ""
     lesion: str = ""
     label: str = ""
     modality: str = ""
@@ -78,7 +79,6 @@ class ManifestRow:
     has_lesion: str = ""
     age: str = ""
     sex: str = ""
-    leakage: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
