@@ -3,9 +3,11 @@
 Source: Al-Dhabyani, Gomaa, Khaled, Fahmy, Dataset of breast ultrasound images, Data in Brief 28, 2020. Licence: CC BY 4.0.
 Layout: `images.csv` (image, label, lesion), `images/<class>_<number>.png`, `lesions/`.
 Traps: no patient ids (about 600 patients behind 780 images) and near-duplicates, so neighbours in number are kept together in blocks,
-which lowers the leak but cannot exclude it; burned-in text and calipers are a shortcut for a classifier; no voxel spacing.
+which lowers the leak but cannot exclude it (`prepare` stops at pairs in two blocks unless --keep-together draws them into one split);
+burned-in text and calipers are a shortcut for a classifier; no voxel spacing.
 
     python data_prep/busi.py FOLDER --out manifest.csv
+    medssl prepare FOLDER --labels manifest.csv --out STORE --keep-together
 """
 
 import re

@@ -4,10 +4,12 @@ Source: Alyasriy, AL-Huseiny, The IQ-OTH/NCCD lung cancer dataset, Mendeley Data
 Licence: CC BY 4.0.
 Layout: `images.csv` (image, label), `images/<class>_<number>.jpg`.
 Traps: 110 patients behind 1,097 images but no patient ids; neighbours in number are near-duplicates, so a group is a class and a block
-of contiguous numbers (two scans at a block's edge may still be one patient); some pairs are byte-identical, which `prepare` keeps in one
-split. The images are windowed 8-bit, so no Hounsfield units and no spacing. Not for a claim about lung cancer.
+of contiguous numbers (two scans at a block's edge may still be one patient); some pairs are byte-identical and many nearly so across the
+blocks, at which `prepare` stops unless --keep-together draws such groups into one split. The images are windowed 8-bit, so no Hounsfield
+units and no spacing. Not for a claim about lung cancer.
 
     python data_prep/lung_ct.py FOLDER --out manifest.csv
+    medssl prepare FOLDER --labels manifest.csv --out STORE --keep-together
 """
 
 import re

@@ -4,14 +4,20 @@ Heavy packages are imported inside the commands, so that `--help` answers at onc
 """
 
 import errno
+import inspect
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medssl.errors import MedSSLError, NoSpaceError, UsageError
+
+if TYPE_CHECKING:
+    from medssl.data.preprocess import Preprocess
+    from medssl.data.seen import Seen
+    from medssl.io.options import ReadOptions
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -44,22 +50,34 @@ def demo(*, data: Path | None = None, out: Path = Path("demo-run"), preset: Lite
     return 0
 
 
-def check(folder: Path, *, report: Path | None = None) -> int:
+def check(
+    folder: Path,
+    *,
+    report: Path | None = None,
+    four_d: Literal["refuse", "split"] = "refuse",
+    pet: Literal["stored", "suv"] = "stored",
+    tilt: Literal["shear", "resample"] = "shear",
+) -> int:
     """Read every scan below a folder.
 
     Args:
         folder: What to read; nothing in it is changed.
         report: Where the report goes, as JSON.
+        four_d: Refuse files of several volumes, or split them into a scan a volume.
+        pet: Values of DICOM PET as stored, or as SUV by body weight.
+        tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
     """
     import json
 
     from rich.progress import track
 
     from medssl.io.discover import find_sources, read_folder, read_source
+    from medssl.io.options import ReadOptions
     from medssl.io.record import intake_report, summary
     from medssl.io.whole_files import write_file
 
-    records = [read_source(source).record for source in track(find_sources(folder), "reading")]
+    sources = find_sources(folder, ReadOptions(four_d, pet, tilt))
+    records = [read_source(source).record for source in track(sources, "reading")]
     records = records or [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
     found = intake_report(records)
     if report is not None:
@@ -81,8 +99,12 @@ def prepare(
     layout: str | None = None,
     labels: Path | None = None,
     like: Path | None = None,
+    four_d: Literal["refuse", "split"] = "refuse",
+    pet: Literal["stored", "suv"] = "stored",
+    tilt: Literal["shear", "resample"] = "shear",
     seed: int = 0,
     workers: int | None = None,
+    keep_together: bool = False,
     allow_leakage: str | None = None,
 ) -> int:
     """Read, split by patient and preprocess a folder of scans.
@@ -93,26 +115,41 @@ def prepare(
         layout: Name of the layout, where it is not found by itself.
         labels: Table with labels.
         like: Bundle whose preprocessing is used, to evaluate it on these scans; scans that it has learned from are refused.
+        four_d: Refuse files of several volumes, or split them into a scan a volume.
+        pet: Values of DICOM PET as stored, or as SUV by body weight.
+        tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
         seed: Of the split.
         workers: Processes; one a core by default.
-        allow_leakage: Why equal or nearly equal scans may lie in different splits; every report made from the store prints it.
+        keep_together: Draw patients with equal or nearly equal scans into one split, instead of stopping with the pairs.
+        allow_leakage: Why equal or nearly equal scans may lie under different patients and splits; every report made from the store
+            prints it.
     """
-    from medssl.data.prepare import Guard
+    from medssl.data.leakage import Guard, Leakage
     from medssl.data.prepare import prepare as prepare_store
+    from medssl.io.options import ReadOptions
 
-    preprocess, seen = None, {}
-    if like is not None:
-        from medssl.models.bundle import Bundle
-
-        bundle = Bundle.read(like)
-        preprocess, seen = bundle.preprocess, bundle.seen
-    guard = Guard(allow_leakage or "", seen)
+    options = ReadOptions(four_d, pet, tilt)
+    preprocess, seen = (None, {}) if like is None else _like(like, options)
+    guard = Guard(allow_leakage or "", seen, keep_together)
     manifest, rejected = prepare_store(
-        folder, out, layout=layout, labels=labels, preprocess=preprocess, seed=seed, workers=workers, guard=guard
+        folder, out, layout=layout, labels=labels, preprocess=preprocess, options=options, seed=seed, workers=workers, guard=guard
     )
     splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
     _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
+    if (leakage := Leakage.read(out)).kept_together:
+        _say(f"{leakage.pairs} pairs of equal or nearly equal scans of different patients were kept together in one split: leakage.csv")
     return int(rejected > 0)
+
+
+def _like(like: Path, options: "ReadOptions") -> tuple["Preprocess", "Seen"]:
+    """The preprocessing of a bundle, and what it has seen; scans are read as for its training."""
+    from medssl.io.options import AS_STORED
+    from medssl.models.bundle import Bundle
+
+    bundle = Bundle.read(like)
+    if options not in (AS_STORED, bundle.preprocess.read):
+        raise UsageError("--like reads scans as the bundle's training did; leave out --four-d, --pet and --tilt, or take another bundle")
+    return bundle.preprocess, bundle.seen
 
 
 def deidentify(folder: Path, *, out: Path, key: Path | None = None, new_key: bool = False, force_burned_in: bool = False) -> int:
@@ -243,12 +280,22 @@ def _run(command: str, arguments: list[str]) -> int:
     about = (function.__doc__ or "").splitlines()[0]
     parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_function_arguments(function, as_positional=True)
-    settings = _parse(parser.parse_args, [_underscored(argument) for argument in arguments], command)
+    settings = _parse(parser.parse_args, _spelled(arguments, function), command)
     return function(**vars(settings))
 
 
+def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
+    """Options as the parser wants them: `--allow-leakage` as `--allow_leakage`, and a switch that stands alone as `--switch=true`."""
+    switches = {f"--{name}" for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool}
+    named = [_underscored(argument) for argument in arguments]
+    following = [*named[1:], ""]
+    return [
+        f"{name}=true" if name in switches and after not in ("true", "false") else name
+        for name, after in zip(named, following, strict=True)
+    ]
+
+
 def _underscored(argument: str) -> str:
-    """`--allow-leakage` as `--allow_leakage`: an option may be typed either way."""
     name, equals, value = argument.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 

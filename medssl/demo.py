@@ -97,7 +97,9 @@ def _fit_to(settings: Config, store: Path, channels: int) -> Config:
 
 def _score_unseen(predictor: Predictor, folder: Path, out: Path) -> None:
     """Score the test patients again as a user would, from their files, and put the truth beside the results."""
-    rows = [row for row in Store(out / "store").manifest.split("test") if ";" not in row.image]
+    rows = [
+        row for row in Store(out / "store").manifest.split("test") if (folder / row.image).exists()
+    ]  # not those in archives, nor of several files
     if not rows:
         return
     unseen = out / "unseen"

@@ -1,5 +1,7 @@
 """The commands as a user types them: what they print, what they leave, how they end."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +10,7 @@ import pytest
 
 from medssl.cli import main
 from medssl.data.preprocess import Preprocess
+from medssl.io.options import ReadOptions
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.residual_unet import ResidualUNet
@@ -124,3 +127,43 @@ def test_a_full_disk_is_exit_code_5(
 def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path)]) == 2
     assert "medssl score" in one_line(capsys)
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """Three volumes in one file."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    array = np.random.default_rng(0).integers(0, 100, (8, 8, 4, 3)).astype(np.int16)
+    nib.save(nib.Nifti1Image(array, np.diag([1, 1, 3, 1])), folder / "bold.nii.gz")
+    return folder
+
+
+def test_check_splits_volumes_when_asked_for(series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(series)]) == 1
+    assert "not_3d" in capsys.readouterr().out
+    assert main(["check", str(series), "--four-d", "split", "--report", str(tmp_path / "report.json")]) == 0
+    scans = json.loads((tmp_path / "report.json").read_text())["scans"]
+    assert [scan["scan_id"] for scan in scans] == ["bold-t000", "bold-t001", "bold-t002"]
+
+
+def test_score_reads_scans_as_the_bundle_was_trained(bundle: Path, series: Path, tmp_path: Path) -> None:
+    trained = Bundle.read(bundle)
+    chosen = replace(trained, preprocess=Preprocess(read=ReadOptions(four_d="split")))
+    chosen.write(tmp_path / "chosen", trained.load(bundle), "")
+    assert main(["score", str(bundle), str(series), "--out", str(tmp_path / "one")]) == 1
+    assert main(["score", str(tmp_path / "chosen"), str(series), "--out", str(tmp_path / "three")]) == 0
+    assert len((tmp_path / "three" / "results.csv").read_text().splitlines()) == 4
+
+
+def test_a_bundle_and_another_way_of_reading_exclude_each_other(
+    bundle: Path, series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prepare", str(series), "--out", str(tmp_path / "out"), "--like", str(bundle), "--four-d", "split"]
+    assert main(arguments) == 2
+    assert "leave out --four-d" in one_line(capsys)
+
+
+def test_an_unknown_choice_is_exit_code_2(series: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(series), "--tilt", "straight"]) == 2
+    assert "tilt" in one_line(capsys)

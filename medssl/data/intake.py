@@ -4,10 +4,11 @@ import base64
 import hashlib
 import importlib.metadata
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from medssl.data.manifest import ManifestRow, row_warnings
 from medssl.data.preprocess import Preprocess
 from medssl.errors import ScanError
 from medssl.io.discover import read_volume
+from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.voxels import voxels_sha256
 from medssl.volume import Volume
 
 _POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in another file of the folder
+_VOLUME = re.compile(r"t\d{3,}")  # of a file of several
 _RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
 
 
@@ -64,7 +67,7 @@ class Intake:
         return {
             "scan_id": self.row.scan_id,
             "source": self.row.image,
-            "format": "dicom" if not Path(self.row.image).suffix else Path(self.row.image.split(";")[0]).suffix.lstrip("."),
+            "format": _format(self.row.image),
             "status": self.status,
             "reasons": [self.refusal] if self.refusal else list(self.warnings),
             "modality": self.row.modality,
@@ -73,6 +76,12 @@ class Intake:
             "affine_ras": self.affine_ras,
             "voxels_sha256": self.row.sha256 or None,
         }
+
+
+def _format(image: str) -> str:
+    """The ending of the file that a scan lies in; a folder holds a DICOM series."""
+    place = PurePosixPath(image.split(";")[0])
+    return (place.suffix or (place.parent.suffix if _VOLUME.fullmatch(place.name) else "")).lstrip(".") or "dicom"
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,14 @@ class Reading:
         store: The store, where what was learned is remembered.
         row: The scan.
         preprocess: When it is known before all scans are read, the scan is stored at once.
+        options: How it is read.
     """
 
     folder: Path
     store: Path
     row: ManifestRow
     preprocess: Preprocess | None = None
+    options: ReadOptions = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ def take_in(reading: Reading) -> Intake:
     if known is not None:
         return known
     try:
-        image, lesion = read_row(reading.folder, row)
+        image, lesion = read_row(reading.folder, row, reading.options)
         intake = _learned(row, image, lesion)
         if reading.preprocess is not None:
             _put(Storing(reading.folder, reading.store, intake.row, intake.lesion_sha256, reading.preprocess), image, lesion)
@@ -148,27 +159,27 @@ def keep(storing: Storing) -> bool:
     if entry is not None and entry.is_intact(storing.store, "image") and entry.is_intact(storing.store, "lesion"):
         return False
     was_there = entry_path(storing.store, storing.row.scan_id, storing.key, "json").exists()
-    image, lesion = read_row(storing.folder, storing.row)
+    image, lesion = read_row(storing.folder, storing.row, storing.preprocess.read)
     if (voxels_sha256(image), _mask_sha256(lesion)) != (storing.row.sha256, storing.lesion_sha256):
         raise ScanError("changed_while_read", f"scan {storing.row.scan_id} is not what it was when it was read; run medssl prepare again")
     _put(storing, image, lesion)
     return was_there
 
 
-def read_row(folder: Path, row: ManifestRow) -> tuple[Volume, Volume | None]:
+def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -> tuple[Volume, Volume | None]:
     """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
 
     Raises:
         ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
     """
-    channels = [read_volume(folder / part).to_ras() for part in row.image.split(";")]
+    channels = [read_volume(folder / part, options).to_ras() for part in row.image.split(";")]
     image = channels[0]
     if any(channel.shape != image.shape for channel in channels):
         raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
     image = replace(image, array=np.concatenate([channel.array for channel in channels]))
     if not row.lesion:
         return image, None
-    lesion = read_volume(folder / row.lesion, constant_allowed=True).to_ras()
+    lesion = read_volume(folder / row.lesion, options, constant_allowed=True).to_ras()
     if lesion.shape != image.shape or not np.allclose(lesion.affine, image.affine, atol=1e-2):
         raise ScanError("label_mismatch", f"the mask has shape {lesion.shape} or place unlike the scan's {image.shape}")
     return image, replace(lesion, affine=image.affine)
@@ -241,6 +252,7 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
     """A digest of the files a scan is read from, as the file system tells them apart, and whether they have been left alone for a while."""
     row = reading.row
     found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
+    found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
     newest = 0
     for part in (*row.image.split(";"), *([row.lesion] if row.lesion else [])):
         for path in _files(reading.folder / part, reading.folder):

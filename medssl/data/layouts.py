@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from medssl.data.manifest import Manifest, ManifestRow, name_rows
 from medssl.errors import ManifestError, UsageError
 from medssl.io.discover import Source, find_sources
+from medssl.io.options import ReadOptions
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _BIDS_IMAGE = re.compile(r"_(FLAIR|T1w|T2w|PDw|T2star|T2starw|SWI|swi|T1rho|UNIT
 _BIDS_MASK = re.compile(r"(lesion[a-z-]*|mask|dseg|roi|probseg)$", re.IGNORECASE)
 _BIDS_DRAWN_ON = ("FLAIR", "T1w", "T2w")  # where a mask does not name its sequence, the first of these that exists
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+_MAX_ID = 112  # letters of a scan_id that a number can be put behind
 _MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
 
 
@@ -55,6 +57,35 @@ def find_layout(folder: Path, *, layout: str | None = None, labels: Path | None 
     rows = _sorted(name_rows(LAYOUTS[name](folder)))
     logger.info("layout %s: %d scans", name, len(rows))
     return rows if labels is None else _complete(rows, Manifest.read(labels, root=folder).rows)
+
+
+def split_volumes(folder: Path, rows: Sequence[ManifestRow], options: ReadOptions) -> list[ManifestRow]:
+    """Rows of files with several volumes as a row for each volume, where the options split such files; ids end in the volume's number.
+
+    A mask of as many volumes is split too; any other mask belongs to each of them.
+    """
+    return [part for row in rows for part in _volumes(folder, row, options)] if options.four_d == "split" else list(rows)
+
+
+def _volumes(folder: Path, row: ManifestRow, options: ReadOptions) -> list[ManifestRow]:
+    images = _parts(folder, row.image, options)
+    lesions = _parts(folder, row.lesion, options) if row.lesion else []
+    if len(images) < 2:
+        return [row]
+    lesions = lesions if len(lesions) == len(images) else [row.lesion] * len(images)
+    names = [f"{row.scan_id[:_MAX_ID]}-{PurePosixPath(image).name}" for image in images]
+    return [replace(row, scan_id=name, image=image, lesion=lesion) for name, image, lesion in zip(names, images, lesions, strict=True)]
+
+
+def _parts(folder: Path, image: str, options: ReadOptions) -> list[str]:
+    """The places of the volumes of a file, or of the one scan that is not split."""
+    if ";" in image or (folder / image).is_dir():
+        return [image]
+    try:
+        found = [each.source for each in find_sources(folder / image, options) if each.volume is not None]
+    except UsageError:
+        return [image]  # not there: reading it says so
+    return [f"{image}/{PurePosixPath(each).name}" for each in found] or [image]
 
 
 def detect(folder: Path) -> str:
@@ -199,14 +230,18 @@ def _channel_names(path: Path) -> list[str]:
 def _plain(folder: Path) -> list[ManifestRow]:
     """Every image file and every DICOM series is a scan; a mask is known by its name or the name of its folder.
 
+    A zip archive is a folder of that name; one that cannot be read is a scan that will be refused.
+
     The patient is the one that DICOM headers tell (as a digest), else the first folder on the way to the scan, unless that folder holds
     many images: then each image is its own patient.
     """
     by_folder: defaultdict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    for path in _files(folder):
-        if path.name.casefold().endswith(_IMAGES):
-            by_folder[path.parent].append(path)
-    series = {PurePosixPath(each.source): each for each in find_sources(folder) if each.format == "dicom" and ";" not in each.source}
+    sources = [each for each in find_sources(folder) if ";" not in each.source and each.source.isprintable()]
+    packed = [PurePosixPath(each.source) for each in sources if each.packed and each.format != "dicom"]
+    refused = [PurePosixPath(each.source) for each in sources if each.format == "zip"]
+    for path in (*(path for path in (*_files(folder), *packed) if path.name.casefold().endswith(_IMAGES)), *refused):
+        by_folder[path.parent].append(path)
+    series = {PurePosixPath(each.source): each for each in sources if each.format == "dicom"}
     masks = {path for group in by_folder.values() for path in _masks(group, by_folder)}
     images = [path for group in by_folder.values() for path in group if path not in masks | series.keys() and not _BRAIN.search(path.name)]
     lesions = _pair(images, sorted(masks))
@@ -229,7 +264,7 @@ def _plain_row(
     parts = list(place.relative_to(shared).parts)
     split = _SPLITS.get(parts[0].casefold(), "") if parts else ""
     parts = parts[1:] if split else parts
-    patient = parts[0] if parts and len(neighbours) <= _MOST_SEQUENCES else ""
+    patient = parts[0].removesuffix(".zip") if parts and len(neighbours) <= _MOST_SEQUENCES else ""
     return ManifestRow("", patient, image.as_posix(), split=split, lesion=lesion)
 
 

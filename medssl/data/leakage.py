@@ -4,7 +4,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Guard:
     Args:
         reason: Why leakage is allowed; empty where it is not.
         seen: What a bundle has seen, see `medssl.data.seen`.
+        keep_together: Patients of equal or nearly equal scans go into one split; without it such scans stop the run.
 
     Raises:
         UsageError: The reason is too long.
@@ -63,6 +64,7 @@ class Guard:
 
     reason: str = ""
     seen: Mapping[str, Any] = field(default_factory=dict)
+    keep_together: bool = False
 
     def __post_init__(self) -> None:
         plain = " ".join("".join(letter if letter.isprintable() else " " for letter in self.reason).split())
@@ -80,12 +82,14 @@ class Leakage:
         crossing: Those of them whose scans lie in different splits.
         seen: Scans that a bundle had seen.
         reason: Why that was allowed, empty where it was not.
+        kept_together: Whether somebody asked to draw the patients of such pairs into one split.
     """
 
     pairs: int = 0
     crossing: int = 0
     seen: int = 0
     reason: str = ""
+    kept_together: bool = False
 
     @classmethod
     def read(cls, store: Path) -> "Leakage":
@@ -97,12 +101,12 @@ class Leakage:
         fields = read_sealed(store / "leakage.json")
         if fields is None:
             raise MedSSLError(f"leakage.json of {store.name} is absent or was changed; run medssl prepare again")
-        return cls(**{name: fields[name] for name in ("pairs", "crossing", "seen", "reason")})
+        numbers = {name: fields[name] for name in ("pairs", "crossing", "seen", "reason")}
+        return cls(**numbers, kept_together=fields.get("kept_together", False))
 
     def write(self, store: Path) -> None:
         """Write the record."""
-        fields = {"pairs": self.pairs, "crossing": self.crossing, "seen": self.seen, "reason": self.reason, "threshold": THRESHOLD}
-        write_whole(store / "leakage.json", [seal(fields)])
+        write_whole(store / "leakage.json", [seal({**asdict(self), "threshold": THRESHOLD})])
 
     def sentences(self) -> list[str]:
         """What a report says on top when leakage was allowed."""
@@ -159,19 +163,29 @@ def resplit(pairs: Iterable[LeakPair], rows: Iterable[ManifestRow]) -> list[Leak
     return sorted(now, key=lambda one: not one.is_crossing)
 
 
-def refuse(pairs: Sequence[LeakPair], table: Path) -> None:
-    """Stop because of pairs that leak.
+def refuse(pairs: Sequence[LeakPair], guard: Guard, table: Path) -> None:
+    """Stop because of scans of the same content under different patients.
+
+    Args:
+        pairs: All of them, with their splits, those across splits first.
+        guard: With a reason nothing stops; with `keep_together` only pairs across splits do, which a table has fixed.
+        table: Where all pairs are written, for the message.
 
     Raises:
-        ManifestError: `patient_leak`, with some of the pairs; all of them are in the table.
+        ManifestError: `patient_leak`, with some of the pairs.
     """
-    if not pairs:
+    across = [one for one in pairs if one.is_crossing]
+    stopping = across if guard.keep_together else pairs
+    if guard.reason or not stopping:
         return
-    named = "; ".join(str(one) for one in pairs[:_NAMED])
+    named = "; ".join(str(one) for one in stopping[:_NAMED]) + ("; ..." if len(stopping) > _NAMED else "")
+    fixed = f", {len(across)} of them in different splits that the table fixes" if across else ""
+    one_split = "" if guard.keep_together else "draw such patients into one split with --keep-together, "
     raise ManifestError(
         "patient_leak",
-        f"{len(pairs)} pairs of equal or nearly equal scans lie in different splits: {named}. All are in {table.name}; leave out one of "
-        "each pair, or say why they may stay with --allow-leakage REASON",
+        f"{len(stopping)} pairs of equal or nearly equal scans lie under different patients{fixed}: {named}. All are in {table.name}. "
+        f"Give both scans of a pair the same patient{' and the same split' if across else ''}, {one_split}"
+        "or say why they may stay with --allow-leakage REASON",
     )
 
 
@@ -185,19 +199,3 @@ def write_pairs(path: Path, pairs: Sequence[LeakPair]) -> None:
     writer.writerow(_COLUMNS)
     writer.writerows([one.first, one.second, *one.splits, one.kind, f"{one.correlation:.4f}"] for one in pairs)
     write_whole(path, [text.getvalue().encode()])
-
-
-def mark(manifest: Path, concerned: Mapping[str, str]) -> None:
-    """Add a column `leakage` to a manifest.
-
-    Args:
-        manifest: The table; readers of manifests pass over the column.
-        concerned: What to write, by scan_id.
-    """
-    lines = list(csv.reader(io.StringIO(manifest.read_text(encoding="utf-8"), newline="")))
-    place = lines[0].index("scan_id")
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*lines[0], "leakage"])
-    writer.writerows([*line, concerned.get(line[place], "")] for line in lines[1:])
-    write_whole(manifest, [text.getvalue().encode()])

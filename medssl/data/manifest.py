@@ -54,6 +54,7 @@ class ManifestRow:
         image: Source relative to the data folder, posix; several sequences of one scan are joined by `;`.
         site: Hospital or scanner.
         split: `train`, `val`, `test` or another name; empty until it is drawn.
+        leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
         lesion: Mask relative to the data folder; empty where there is none.
         label: Class name; empty where it is not known.
         modality: DICOM modality code.
@@ -70,6 +71,7 @@ class ManifestRow:
     image: str
     site: str = ""
     split: str = ""
+    leakage: str = ""
     lesion: str = ""
     label: str = ""
     modality: str = ""
@@ -137,8 +139,10 @@ class Manifest:
         return self.rows if name == "all" else tuple(row for row in self.rows if row.split == name)
 
     def digest(self) -> str:
-        """Identity of the content, whatever the order of the rows."""
+        """Identity of the content, whatever the order of the rows and the notes on leakage."""
         rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
+        for row in rows:
+            del row["leakage"]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def class_names(self) -> tuple[str, ...]:

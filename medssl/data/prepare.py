@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,14 +16,15 @@ from medssl.data.entry import remove_entry
 from medssl.data.files import remove_leftovers, write_whole
 from medssl.data.fingerprint import Bits
 from medssl.data.intake import Intake, Reading, Storing, keep, read_row, take_in
-from medssl.data.layouts import find_layout
+from medssl.data.layouts import find_layout, split_volumes
 from medssl.data.leakage import Guard, Leakage, LeakPair, duplicates, near_duplicates, refuse, resplit, write_pairs
 from medssl.data.manifest import Manifest
 from medssl.data.preprocess import Preprocess
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
 from medssl.data.store import Index, write_store
-from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.errors import ManifestError, ScanError
+from medssl.io.options import AS_STORED, ReadOptions
 from medssl.workers import Crash, Pool
 
 __all__ = ["Guard", "plan", "prepare", "read_row"]
@@ -45,48 +46,48 @@ def prepare(
     layout: str | None = None,
     labels: Path | None = None,
     preprocess: Preprocess | None = None,
+    options: ReadOptions = AS_STORED,
     seed: int = 0,
     workers: int | None = None,
     guard: Guard = _STRICT,
 ) -> tuple[Manifest, int]:
     """Read every scan of a folder, split by patient, and write a store.
 
-    Interrupted, it goes on where it was; on a store that is there, damaged scans are made again and nothing else is done twice.
+    Interrupted, it goes on where it was; in a store that is there, only damaged scans are made again.
 
     Args:
         folder: Scans, in a layout that is found or named.
         out: The store.
         layout: `table`, `bids`, `nnunet` or `plain`; None finds it.
         labels: A table with labels, instead of one in the folder.
-        preprocess: Grid and intensity; None plans them from the scans.
+        preprocess: Grid and intensity, and how scans are read; None plans grid and intensity from the scans.
+        options: How scans are read, where `preprocess` does not say.
         seed: Of the split.
         workers: Processes; None takes one a core.
-        guard: Whether leakage is allowed, and what a model has seen.
+        guard: What is done about equal scans of different patients, and what a model has seen.
 
     Returns:
         The manifest of the store, and how many scans were left out.
 
     Raises:
-        UsageError: No folder.
-        ManifestError: No usable scan; `patient_leak` for content under two patients in two splits, or that the guard's model has seen.
+        UsageError, ManifestError: No folder, no usable scan; `patient_leak` for content under two patients or known to the guard's model.
         ConflictError: `out` holds a store with another preprocessing or of another format.
     """
-    if not folder.is_dir():
-        raise UsageError(f"not_found: there is no folder {folder.name}")
+    options = options if preprocess is None else preprocess.read
+    rows = split_volumes(folder, find_layout(folder, layout=layout, labels=labels), options)
     old = _opened(out)
-    readings = [Reading(folder, out, row, preprocess) for row in find_layout(folder, layout=layout, labels=labels)]
+    readings = [Reading(folder, out, row, preprocess, options) for row in rows]
     with Pool(workers) as pool:
         intakes = _warned(_read(readings, pool))
         usable = _usable(intakes, folder)
-        index = Index(preprocess or plan(usable), os.path.relpath(folder.resolve(), out.resolve()))
+        index = Index(preprocess or replace(plan(usable), read=options), os.path.relpath(folder.resolve(), out.resolve()))
         index.claim(out)
-        manifest, leakage, marks = _split(usable, out, seed=seed, guard=guard)
-        storings = _storings(folder, out, usable, manifest, index.preprocess)
-        _keep(storings, pool)
+        manifest, leakage = _split(usable, out, seed=seed, guard=guard)
+        storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
     _write_report(out, intakes)
     index = replace(index, scans={each.row.scan_id: (each.key, each.lesion_sha256) for each in storings})
-    write_store(out, manifest, index, signs=_signs(usable), leakage=leakage, marks=marks)
-    _remove_outdated(out, old, index)
+    write_store(out, manifest, index, signs=_signs(usable), leakage=leakage)
+    _remove_outdated(out, old, index, readings={intake.row.scan_id for intake in intakes})
     return manifest, len(intakes) - len(usable)
 
 
@@ -130,13 +131,14 @@ def _storings(folder: Path, out: Path, usable: Sequence[Intake], manifest: Manif
     return [Storing(folder, out, row, lesions[row.scan_id], preprocess) for row in manifest.rows]
 
 
-def _keep(storings: Sequence[Storing], pool: Pool) -> None:
-    """Store every scan that is not stored whole."""
+def _keep(storings: Sequence[Storing], pool: Pool) -> Sequence[Storing]:
+    """Store every scan that is not stored whole; returns all of them."""
     for storing, outcome in zip(storings, _all(pool, keep, storings, "preprocessing"), strict=True):
         if isinstance(outcome, Crash):
             raise ScanError("decoder_crashed", f"a process died over scan {storing.row.scan_id}; give more memory or fewer workers")
         if outcome:
             logger.warning("the store entry of scan %s was damaged and was made again", storing.row.scan_id)
+    return storings
 
 
 def _all(pool: Pool, function: Callable[[Task], Result], tasks: Sequence[Task], doing: str) -> list[Result | Crash]:
@@ -168,27 +170,29 @@ def plan(intakes: Sequence[Intake]) -> Preprocess:
     return Preprocess(spacing_mm=(i_mm, j_mm, 0.0 if keep_slices else k_mm), intensity=intensity, window_hu=window_hu)
 
 
-def _split(usable: Sequence[Intake], out: Path, *, seed: int, guard: Guard) -> tuple[Manifest, Leakage, dict[str, str]]:
-    """Draw the splits that no table gives, and stop at content that lies on both sides of one, or that a model has seen.
+def _split(usable: Sequence[Intake], out: Path, *, seed: int, guard: Guard) -> tuple[Manifest, Leakage]:
+    """Draw the splits that no table gives, and stop at content under two patients, or that a model has seen.
 
     Returns:
-        The manifest, what the guard found, and what is to be written beside the scans concerned.
+        The manifest, with notes on the scans concerned, and what the guard found.
     """
     rows, signs = [intake.row for intake in usable], _signs(usable)
     pairs = [pair for pair in (*duplicates(rows), *near_duplicates(rows, signs)) if not pair.same_patient]
-    manifest = Manifest(tuple(assign(rows, seed=seed, together=[(pair.first, pair.second) for pair in pairs])))
-    pairs = resplit(pairs, manifest.rows)
-    across = [pair for pair in pairs if pair.is_crossing]
+    drawn = assign(rows, seed=seed, together=[(pair.first, pair.second) for pair in pairs])
+    pairs = resplit(pairs, drawn)
     write_pairs(out / "leakage.csv", pairs)
+    refuse(pairs, guard, out / "leakage.csv")
     tested = [number for number, row in enumerate(rows) if row.split != "train"]
     seen = overlap(guard.seen, [rows[number] for number in tested], signs[tested], around=rows)
     if not guard.reason:
-        refuse(across, out / "leakage.csv")
         refuse_seen(seen)
+    across = [pair for pair in pairs if pair.is_crossing]
     if pairs:
         logger.warning("%d pairs of scans of different patients are (nearly) equal, %d across splits: leakage.csv", len(pairs), len(across))
     marks = {scan_id: f"seen by the model; allowed: {guard.reason}" for scan_id in seen.learned} | _marks(across, guard.reason)
-    return manifest, Leakage(len(pairs), len(across), len(seen.learned), guard.reason), marks
+    manifest = Manifest(tuple(replace(row, leakage=marks.get(row.scan_id, "")) for row in drawn))
+    kept_together = bool(pairs) and guard.keep_together
+    return manifest, Leakage(len(pairs), len(across), len(seen.learned), guard.reason, kept_together)
 
 
 def _marks(across: Sequence[LeakPair], reason: str) -> dict[str, str]:
@@ -204,11 +208,14 @@ def _signs(usable: Sequence[Intake]) -> Bits:
     return np.stack([intake.signs for intake in usable if intake.signs is not None])
 
 
-def _remove_outdated(out: Path, old: Index | None, new: Index) -> None:
-    """Remove what the store held of scans that are gone or were edited."""
+def _remove_outdated(out: Path, old: Index | None, new: Index, *, readings: Collection[str]) -> None:
+    """Remove what the store held of scans that are gone or were edited, but the `readings` of these scan_ids."""
     for scan_id, (key, _) in ({} if old is None else old.scans).items():
         if new.scans.get(scan_id, ("", ""))[0] != key:
             remove_entry(out, scan_id, key)
+    for reading in (out / "readings").glob("*.json"):
+        if reading.stem not in readings:
+            reading.unlink(missing_ok=True)
 
 
 def _reasons(intakes: Sequence[Intake]) -> Counter[str]:

@@ -5,6 +5,7 @@ It turns a scan in RAS order into float32 values on the grid that the network ex
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Self
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ConfigError
+from medssl.io.options import AS_STORED, ReadOptions
 from medssl.volume import Volume
 
 Float = NDArray[np.float32]
@@ -35,6 +37,7 @@ class Preprocess:
             to 0..1.
         window_hu: Lower and upper bound in HU.
         crop_foreground: Leave out what lies around the foreground; where it lay is kept in the affine.
+        read: How scans are read before that.
 
     Raises:
         ConfigError: Settings that exclude each other or are out of range.
@@ -45,6 +48,7 @@ class Preprocess:
     intensity: Literal["zscore", "window", "percentile"] = "zscore"
     window_hu: tuple[float, float] | None = None
     crop_foreground: bool = False
+    read: ReadOptions = AS_STORED
 
     def __post_init__(self) -> None:
         if self.spacing_mm and self.matrix:
@@ -97,12 +101,20 @@ class Preprocess:
 
     def digest(self) -> str:
         """Identity of these settings, for store keys."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, object]:
+        """The settings for JSON; ways of reading that nobody chose are left out, so that stores and bundles keep their identity."""
+        fields = asdict(self)
+        del fields["read"]
+        return fields | ({"read": dict(self.read.chosen())} if self.read != AS_STORED else {})
 
     @classmethod
-    def from_dict(cls, fields: dict[str, object]) -> Self:
+    def from_dict(cls, fields: Mapping[str, object]) -> Self:
         """Rebuild from JSON, where tuples have become lists."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})  # type: ignore[arg-type]
+        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        read = settings.pop("read", {})
+        return cls(**settings, read=ReadOptions(**read))  # type: ignore[arg-type]
 
 
 def _float32(values: NDArray[np.floating]) -> Float:

@@ -17,7 +17,7 @@ from medssl.data.entry import FORMAT, Array, Bits, Entry, Stored, decode, encode
 from medssl.data.files import read_sealed, seal, write_new, write_whole
 from medssl.data.fingerprint import Bits as Signs
 from medssl.data.intake import Storing, keep
-from medssl.data.leakage import Leakage, mark
+from medssl.data.leakage import Leakage
 from medssl.data.manifest import Manifest, ManifestRow
 from medssl.data.preprocess import Preprocess
 from medssl.errors import ConflictError, MedSSLError, ScanError, UsageError
@@ -81,10 +81,10 @@ class Index:
             raise ConflictError(f"{store.name} holds a store with another preprocessing; give another out folder")
 
     def _sealed(self) -> bytes:
-        return seal({"format": FORMAT, **asdict(self)})
+        return seal({"format": FORMAT, **asdict(self), "preprocess": self.preprocess.as_dict()})
 
 
-def write_store(folder: Path, manifest: Manifest, index: Index, *, signs: Signs, leakage: Leakage, marks: Mapping[str, str]) -> None:
+def write_store(folder: Path, manifest: Manifest, index: Index, *, signs: Signs, leakage: Leakage) -> None:
     """Write all that a store holds beside the scans; the index comes last.
 
     Args:
@@ -93,15 +93,12 @@ def write_store(folder: Path, manifest: Manifest, index: Index, *, signs: Signs,
         index: What is stored; its scans are in the order of the manifest.
         signs: (N, 2, 4, 64) fingerprints in the same order.
         leakage: What the guard found.
-        marks: For the column `leakage` of the manifest, by scan_id.
     """
     data = io.BytesIO()
     np.save(data, signs)
     write_whole(folder / "fingerprints.npy", [data.getvalue()])
     leakage.write(folder)
     manifest.write(folder / "manifest.csv")
-    if marks:
-        mark(folder / "manifest.csv", marks)
     replace(index, fingerprints=hashlib.sha256(data.getvalue()).hexdigest()).write(folder)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from medssl.io.dicom_header import DicomFile
 from medssl.io.dicom_pixels import stored_frames, supported
 from medssl.io.dicom_series import Slice, stack
 from medssl.io.dicom_stack import is_plain, read_plain
+from medssl.io.dicom_suv import suv_factor
+from medssl.io.options import Pet
 from medssl.io.voxels import MAX_VOXEL_BYTES, RawScan, rescaled, upright
 from medssl.volume import Array
 
@@ -21,15 +24,25 @@ def is_picture(file: DicomFile) -> bool:
     return file.projection and file.frames[0].position is None
 
 
-def read_dicom(files: Sequence[DicomFile]) -> RawScan:
+def read_dicom(files: Sequence[DicomFile], *, pet: Pet = "stored") -> RawScan:
     """Values after rescale, in HU for CT, with the affine of the positions.
 
     Args:
         files: All slices of one series, one multi-frame file, or one picture.
+        pet: Values of PET as they are after rescale, or as SUV by body weight.
 
     Raises:
-        ScanError: Any code of `medssl.io.dicom_series.stack` and `medssl.io.dicom_pixels.stored_frames`, and `not_a_volume`.
+        ScanError: Any code of `medssl.io.dicom_series.stack`, `medssl.io.dicom_pixels.stored_frames` and `medssl.io.dicom_suv.suv_factor`,
+            and `not_a_volume`.
     """
+    scan = _read(files)
+    if pet == "stored" or scan.modality != "PT":
+        return scan
+    factor = suv_factor(files)
+    return replace(scan, values=scan.values.astype(np.float64) * factor, extremes=None)
+
+
+def _read(files: Sequence[DicomFile]) -> RawScan:
     if not all(supported(file.syntax) for file in files):
         raise ScanError("unsupported_transfer_syntax", "the transfer syntax is unknown, a video, or has no decoder here")
     warnings = {warning for file in files for warning in file.warnings}

@@ -125,7 +125,7 @@ def read_header(path: Path) -> DicomFile | BadFile:
     return check_header(path, parsed, stamp)
 
 
-def parse_header(path: Path, head: bytes, stamp: FileStamp) -> tuple[Parsed, bytes, FileStamp]:
+def parse_header(path: Path, head: bytes, stamp: FileStamp, *, wanted: frozenset[int] = WANTED) -> tuple[Parsed, bytes, FileStamp]:
     """The wanted elements of a file whose first bytes are given, and as many of its bytes as it took.
 
     Raises:
@@ -135,7 +135,7 @@ def parse_header(path: Path, head: bytes, stamp: FileStamp) -> tuple[Parsed, byt
         if not head:
             raise ScanError("empty_file", "the file has zero bytes")
         try:
-            return parse(head, complete=len(head) >= stamp.size, wanted=WANTED), head, stamp
+            return parse(head, complete=len(head) >= stamp.size, wanted=wanted), head, stamp
         except MoreNeeded:
             head, stamp = read_file(path, length=16 * len(head))
 

@@ -6,19 +6,18 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medssl.errors import ScanError, UsageError
+from medssl.io import metaimage, mgh, nifti, nrrd
 from medssl.io.archive import Packed, unpacked
 from medssl.io.dicom import read_dicom
 from medssl.io.dicom_header import BadFile
 from medssl.io.dicom_series import SeriesError
 from medssl.io.dicom_sources import dicom_sources
 from medssl.io.files import FileStamp
-from medssl.io.metaimage import read_metaimage
-from medssl.io.mgh import read_mgh
-from medssl.io.nifti import read_nifti
-from medssl.io.nrrd import read_nrrd
+from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture
 from medssl.io.record import Reading, ScanRecord, intake_report
 from medssl.io.sources import Entry, Source, Walk, slug, unique, walk
+from medssl.io.tilt import straightened
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
 
@@ -26,7 +25,8 @@ __all__ = ["Source", "check_folder", "find_sources", "read_folder", "read_source
 
 logger = logging.getLogger(__name__)
 
-_READERS = {"nifti": read_nifti, "nrrd": read_nrrd, "metaimage": read_metaimage, "mgh": read_mgh}
+_READERS = {"nifti": nifti.read_nifti, "nrrd": nrrd.read_nrrd, "metaimage": metaimage.read_metaimage, "mgh": mgh.read_mgh}
+_COUNTERS = {"nifti": nifti.count_volumes, "nrrd": nrrd.count_volumes, "metaimage": metaimage.count_volumes, "mgh": mgh.count_volumes}
 _NO_KIND = frozenset({"unknown", "empty", "unreadable"})
 _PICTURES = frozenset({"png", "jpeg", "tiff"})
 _NO_FORMAT = {
@@ -38,11 +38,12 @@ _NO_FORMAT = {
 }
 
 
-def find_sources(folder: Path) -> list[Source]:
+def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]:
     """What scans are read from below a folder, or one file; each has an id of its own.
 
     Args:
-        folder: A folder, a file, or a place inside a zip archive (`a.zip/inner`).
+        folder: A folder, a file, or a place inside a zip archive (`a.zip/inner`) or of one volume of a file (`a.nii.gz/t003`).
+        options: How they are read.
 
     Raises:
         UsageError: `not_found`.
@@ -50,8 +51,8 @@ def find_sources(folder: Path) -> list[Source]:
     """
     archive = next((each for each in folder.parents if each.is_file()), None)
     if archive is None:
-        return _sources(walk(folder), folder)
-    inside = [each for each in find_sources(archive) if _leads_to(each.source, folder.relative_to(archive.parent))]
+        return [replace(each, options=options) for each in _sources(walk(folder), folder, options)]
+    inside = [each for each in find_sources(archive, options) if _leads_to(each.source, folder.relative_to(archive.parent))]
     if not inside:
         raise UsageError(f"not_found: {folder.name} is not in {archive.name}")
     return inside
@@ -61,7 +62,7 @@ def _leads_to(source: str, place: Path) -> bool:
     return PurePosixPath(source).is_relative_to(PurePosixPath(place))
 
 
-def _sources(found: Walk, folder: Path, *, packed: bool = False) -> list[Source]:
+def _sources(found: Walk, folder: Path, options: ReadOptions, *, packed: bool = False) -> list[Source]:
     root = folder.resolve()
     data = {each.data for each in found.entries if each.data is not None}
     found = replace(found, entries=tuple(each for each in found.entries if each.place not in data or each.kind not in _NO_KIND))
@@ -69,13 +70,13 @@ def _sources(found: Walk, folder: Path, *, packed: bool = False) -> list[Source]
     for each in found.entries:
         if each in done:
             continue
-        sources += _archive_sources(each) if each.kind == "zip" and not packed else _file_source(each, found)
+        sources += _archive_sources(each, options) if each.kind == "zip" and not packed else _file_sources(each, found, options)
     sources += [Source(slug(place), place.as_posix(), "unknown", root / place, ("not_a_file",)) for place in found.hollow]
     sources.sort(key=lambda each: (each.source, each.scan_id))
     return [replace(each, scan_id=name) for each, name in zip(sources, unique([each.scan_id for each in sources]), strict=True)]
 
 
-def _file_source(each: Entry, found: Walk) -> list[Source]:
+def _file_sources(each: Entry, found: Walk, options: ReadOptions) -> list[Source]:
     problem = _problem(each)
     if problem and each.is_side_file and not each.claim:
         return []
@@ -85,7 +86,24 @@ def _file_source(each: Entry, found: Walk) -> list[Source]:
         place = place.with_name(data.name)
     kind = "unknown" if each.kind in _NO_KIND else each.kind
     notes = tuple(sorted(found.notes.get(place.parent, ())))
-    return [Source(slug(place), place.as_posix(), kind, each.path, (problem,) if problem else (), notes, data=data)]
+    whole = Source(slug(place), place.as_posix(), kind, each.path, (problem,) if problem else (), notes, data=data)
+    return [whole] if problem or options.four_d == "refuse" or kind not in _COUNTERS else _volumes(whole, place)
+
+
+def _volumes(whole: Source, place: PurePosixPath) -> list[Source]:
+    """A source for each volume, where a file holds several."""
+    try:
+        count = _COUNTERS[whole.format](whole.path)
+    except ScanError:
+        return [whole]  # reading it names what is wrong
+    if count == 1:
+        return [whole]
+    places = [place / f"t{number:03d}" for number in range(count)]
+    return [replace(whole, scan_id=_scan_id(part, number), source=part.as_posix(), volume=number) for number, part in enumerate(places)]
+
+
+def _scan_id(place: PurePosixPath, volume: int | None) -> str:
+    return slug(place) if volume is None else f"{slug(place.parent)}-{place.name}"
 
 
 def _problem(each: Entry) -> str:
@@ -100,11 +118,11 @@ def _problem(each: Entry) -> str:
     return _NO_FORMAT.get((each.claim, each.place.suffix.lower()), _NO_FORMAT.get((each.claim, ""), "not_a_scan"))
 
 
-def _archive_sources(each: Entry) -> list[Source]:
+def _archive_sources(each: Entry, options: ReadOptions) -> list[Source]:
     """The scans inside a zip archive, or one refusal of it."""
     try:
         with unpacked(each.path) as (folder, stamp):
-            inner = _sources(walk(folder), folder, packed=True)
+            inner = _sources(walk(folder), folder, options, packed=True)
             if not inner:
                 raise ScanError("no_files", "the archive holds no scan")
             return [_packed(source, each, folder, stamp) for source in inner]
@@ -118,7 +136,7 @@ def _packed(source: Source, archive: Entry, folder: Path, stamp: FileStamp) -> S
     paths = [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
     return replace(
         _moved(source, folder, archive.path),
-        scan_id=source.scan_id if source.files else slug(place),
+        scan_id=source.scan_id if source.files else _scan_id(place, source.volume),
         source=place.as_posix(),
         packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in paths)),
     )
@@ -129,17 +147,18 @@ def _moved(source: Source, root: Path, to: Path) -> Source:
     return replace(source, path=to / source.path.relative_to(root), files=files)
 
 
-def read_folder(folder: Path, *, fingerprint: bool = True) -> Iterator[Reading]:
+def read_folder(folder: Path, options: ReadOptions = AS_STORED, *, fingerprint: bool = True) -> Iterator[Reading]:
     """One reading per scan below a folder; a scan that cannot be used comes with its reasons and no volume.
 
     Args:
         folder: What `find_sources` takes.
+        options: How scans are read.
         fingerprint: Fill `voxels_sha256` of the records; for a large scan that takes longer than reading and all checks.
 
     Raises:
         UsageError: `not_found`.
     """
-    sources = find_sources(folder)
+    sources = find_sources(folder, options)
     if not sources:
         notes = {note for notes in walk(folder).notes.values() for note in notes}
         yield _rejected(Source("scan", ".", "unknown", folder), ("no_files", *sorted(notes)))
@@ -177,15 +196,20 @@ def read_source(source: Source, *, fingerprint: bool = True) -> Reading:
     return Reading(record, volume)
 
 
-def _read_raw(source: Source) -> RawScan:
+def _read_raw(source: Source, *, mask: bool = False) -> RawScan:
+    raw = _read_stored(source)
+    return straightened(raw, mask=mask) if source.options.tilt == "resample" else raw
+
+
+def _read_stored(source: Source) -> RawScan:
     if source.packed is not None:
         packed = source.packed
         with unpacked(packed.archive, members=packed.members, stamp=packed.stamp) as (folder, _):
-            return _read_raw(replace(_moved(source, packed.archive, folder), packed=None))
+            return _read_stored(replace(_moved(source, packed.archive, folder), packed=None))
     if source.format == "dicom":
-        return read_dicom(source.files)
+        return read_dicom(source.files, pet=source.options.pet)
     if source.format in _READERS:
-        return _READERS[source.format](source.path)
+        return _READERS[source.format](source.path, source.volume)
     return read_picture(source.path, source.format)
 
 
@@ -197,18 +221,19 @@ def _rejected(source: Source, reasons: tuple[str, ...]) -> Reading:
     return Reading(record, None)
 
 
-def read_volume(path: Path, *, constant_allowed: bool = False) -> Volume:
+def read_volume(path: Path, options: ReadOptions = AS_STORED, *, constant_allowed: bool = False) -> Volume:
     """The volume of one file, or of a folder with one DICOM series.
 
     Args:
         path: File or folder.
-        constant_allowed: A mask may be empty or full.
+        options: How it is read.
+        constant_allowed: It is a mask, which may be empty or full.
 
     Raises:
         ScanError: The reason code of the refusal; `not_a_volume` when the folder holds several scans.
     """
     try:
-        sources = find_sources(path)
+        sources = find_sources(path, options)
     except UsageError as error:
         raise ScanError("not_found", "the path does not exist") from error
     if not sources:
@@ -219,7 +244,7 @@ def read_volume(path: Path, *, constant_allowed: bool = False) -> Volume:
     if source.problems:
         raise ScanError(source.problems[0], "the scan was refused; run medssl check")
     try:
-        return finish(_read_raw(source), constant_allowed=constant_allowed, fingerprint=False)[0]
+        return finish(_read_raw(source, mask=constant_allowed), constant_allowed=constant_allowed, fingerprint=False)[0]
     except MemoryError as error:
         raise ScanError("too_large", "the scan does not fit into memory") from error
 

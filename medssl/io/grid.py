@@ -15,6 +15,7 @@ _MAX_SPACING_MM, _MIN_SPACING_MM = 200.0, 1e-6
 _SHEAR_COSINE = 2e-3
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_MAX_VOLUMES = 4096
 _MAX_TEXT_VOXELS = 4 << 20  # a larger volume is never written as decimal numbers
 
 
@@ -29,6 +30,34 @@ def volume_shape(sizes: Sequence[int]) -> tuple[int, int, int]:
     if len(sizes) < 3 or any(size != 1 for size in sizes[3:]):
         raise ScanError("not_3d", f"one volume of three axes is wanted, found {'x'.join(map(str, sizes))}")
     return sizes[0], sizes[1], sizes[2]
+
+
+def volumes_shape(sizes: Sequence[int], *, split: bool) -> tuple[tuple[int, int, int], int]:
+    """Three sizes, and how many such volumes follow one another along the fourth axis: one, unless they may be split.
+
+    Raises:
+        ScanError: `bad_size`, `not_3d`, `declared_size` where the volumes are implausibly many.
+    """
+    if not split or len(sizes) < 4:
+        return volume_shape(sizes), 1
+    shape = volume_shape([*sizes[:3], *sizes[4:]])
+    if sizes[3] < 1:
+        raise ScanError("bad_size", "a dimension is zero or negative")
+    if sizes[3] > _MAX_VOLUMES:
+        raise ScanError("declared_size", f"the header declares {sizes[3]} volumes")
+    return shape, sizes[3]
+
+
+def nth_volume(values: Array, number: int | None) -> Array:
+    """One of the volumes `(I, J, K, T)` of a file; the only one where it is None.
+
+    Raises:
+        ScanError: `changed_while_read`, where the file had more volumes when it was found.
+    """
+    number = number or 0
+    if number >= values.shape[3]:
+        raise ScanError("changed_while_read", "the file has fewer volumes than when it was found")
+    return values[..., number]
 
 
 def check_declared(shape: Sequence[int], dtype: np.dtype[np.generic]) -> int:

@@ -13,9 +13,10 @@ from medssl.io.grid import (
     check_declared,
     checked_affine,
     name_warnings,
+    nth_volume,
     numbers,
     text_voxels,
-    volume_shape,
+    volumes_shape,
     whole_numbers,
 )
 from medssl.io.inflate import Inflater
@@ -59,6 +60,7 @@ class MetaHeader:
     """The fields that reading needs.
 
     Args:
+        sizes: Voxels along I, J, K, and how many such volumes follow one another.
         data_file: Name of the detached data, empty where they follow the header.
         skip: Bytes before the voxels in the detached file; -1 where these are its last.
         length: Bytes of the header itself.
@@ -66,7 +68,7 @@ class MetaHeader:
         rescale: Slope and intercept from stored values to intensities.
     """
 
-    shape: tuple[int, int, int]
+    sizes: tuple[int, int, int, int]
     dtype: np.dtype[np.generic]
     element_type: str
     affine: Affine
@@ -80,20 +82,33 @@ class MetaHeader:
     warnings: tuple[str, ...]
 
 
-def read_metaimage(path: Path) -> RawScan:
+def read_metaimage(path: Path, volume: int | None = None) -> RawScan:
     """Values with the header's matrix, spacing and offset; without one of them there is no geometry.
+
+    Args:
+        path: The file, or its header.
+        volume: Number of the volume of a file of several; None refuses such a file.
 
     Raises:
         ScanError: `bad_header`, `bad_datatype`, `bad_size`, `not_3d`, `declared_size`, `no_geometry`, `bad_orientation`,
             `bad_pixelspacing`, `bad_rescale`, `path_escape`, `truncated`, `corrupt_gzip`, `inflated_size`, `unsupported_format`.
     """
-    header = parse_header(read_file(path, length=_MAX_HEADER)[0])
+    header = parse_header(read_file(path, length=_MAX_HEADER)[0], split=volume is not None)
     values, more = _voxels(path, header)
     if more and header.element_type in _OF_COMPILER:
         raise ScanError("bad_datatype", "the voxels of type LONG have more than four bytes")
     found = [*header.warnings, *name_warnings(path.name, "metaimage")]
-    found += ["trailing_bytes"] * more + ["single_slice"] * (header.shape[2] == 1)
-    return RawScan(rescaled(values, *header.rescale), header.affine, modality=header.modality, warnings=tuple(found))
+    found += ["trailing_bytes"] * more + ["single_slice"] * (header.sizes[2] == 1)
+    return RawScan(rescaled(nth_volume(values, volume), *header.rescale), header.affine, modality=header.modality, warnings=tuple(found))
+
+
+def count_volumes(path: Path) -> int:
+    """How many volumes follow one another in a file.
+
+    Raises:
+        ScanError: As `parse_header`.
+    """
+    return parse_header(read_file(path, length=_MAX_HEADER)[0], split=True).sizes[3]
 
 
 def data_file(head: bytes) -> str:
@@ -104,8 +119,8 @@ def data_file(head: bytes) -> str:
         return ""
 
 
-def parse_header(head: bytes) -> MetaHeader:
-    """Fields of a MetaImage header, checked before anything is opened or allocated.
+def parse_header(head: bytes, *, split: bool = False) -> MetaHeader:
+    """Fields of a MetaImage header, checked before anything is opened or allocated; with `split` it may hold several volumes.
 
     Raises:
         ScanError: As `read_metaimage`.
@@ -119,14 +134,14 @@ def parse_header(head: bytes) -> MetaHeader:
         raise ScanError("bad_datatype", "the voxel type is unknown, an array, or has several channels")
     dtype: np.dtype[np.generic] = np.dtype(_TYPES[fields["ElementType"]])
     dtype = dtype.newbyteorder(">" if _flag(fields, "BinaryDataByteOrderMSB") else "<")
-    shape, axes = _shape(fields)
-    check_declared(shape, dtype)
+    sizes, axes = _sizes(fields, split=split)
+    check_declared(sizes, dtype)
     affine, warnings = _affine(fields, axes)
     skip = whole_numbers(fields.get("HeaderSize", "0"))
     if len(skip) != 1 or skip[0] < -1:
         raise ScanError("bad_header", "HeaderSize has no meaning")
     return MetaHeader(
-        shape=shape,
+        sizes=sizes,
         dtype=dtype,
         element_type=fields["ElementType"],
         affine=affine,
@@ -183,12 +198,13 @@ def _flag(fields: dict[str, str], name: str, *, default: bool = False) -> bool:
     return value in ("true", "1")
 
 
-def _shape(fields: dict[str, str]) -> tuple[tuple[int, int, int], int]:
-    """Sizes of the three axes, and how many axes the header has."""
+def _sizes(fields: dict[str, str], *, split: bool) -> tuple[tuple[int, int, int, int], int]:
+    """Sizes of the three axes with the number of volumes, and how many axes the header has."""
     sizes, axes = whole_numbers(fields.get("DimSize", "")), whole_numbers(fields.get("NDims", ""))
     if axes != [len(sizes)]:
         raise ScanError("bad_header", "the sizes are not as many as the dimensions")
-    return volume_shape(sizes), len(sizes)
+    shape, volumes = volumes_shape(sizes, split=split)
+    return (*shape, volumes), len(sizes)
 
 
 def _rescale(fields: dict[str, str]) -> tuple[float, float]:
@@ -233,20 +249,20 @@ def _code_warnings(fields: dict[str, str], directions: Array) -> list[str]:
 
 
 def _voxels(path: Path, header: MetaHeader) -> tuple[Array, bool]:
-    size = check_declared(header.shape, header.dtype)
+    size = check_declared(header.sizes, header.dtype)
     if header.binary and not header.compressed:
         data, more = _raw(path, header, size)
     elif header.skip:
         raise ScanError("unsupported_format", "a HeaderSize before compressed data or text is not read")
     elif not header.binary:
-        return text_voxels(_open(path, header, 0)[0], header.shape, header.dtype)
+        return text_voxels(_open(path, header, 0)[0], header.sizes, header.dtype)
     else:
         stream = Inflater(_open(path, header, 0)[0], "zlib")
         stream.check_ratio(size)
         data, more = stream.rest(size)
     if len(data) < size:
         raise ScanError("truncated", f"the file ends {size - len(data)} bytes before its voxels do")
-    return np.frombuffer(data, header.dtype, size // header.dtype.itemsize).reshape(header.shape, order="F"), more
+    return np.frombuffer(data, header.dtype, size // header.dtype.itemsize).reshape(header.sizes, order="F"), more
 
 
 def _raw(path: Path, header: MetaHeader, size: int) -> tuple[bytes, bool]:

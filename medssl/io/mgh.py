@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from medssl.errors import ScanError
-from medssl.io.files import read_file
-from medssl.io.grid import affine_warnings, check_declared, checked_affine, name_warnings, volume_shape
+from medssl.io.files import HEAD_BYTES, read_file
+from medssl.io.grid import affine_warnings, check_declared, checked_affine, name_warnings, nth_volume, volumes_shape
 from medssl.io.inflate import Inflater
 from medssl.io.voxels import RawScan
 from medssl.volume import Affine
@@ -21,42 +21,58 @@ _FOOTER_BYTES = 1 << 20  # scan parameters and tags may follow the voxels
 
 @dataclass(frozen=True, eq=False)
 class MghHeader:
-    """The fields that reading needs; `end` is where the voxels end, in bytes."""
+    """The fields that reading needs; `volumes` of one `shape` follow one another, `end` is where the last one ends, in bytes."""
 
     shape: tuple[int, int, int]
+    volumes: int
     dtype: np.dtype[np.generic]
     affine: Affine
     end: int
     warnings: tuple[str, ...]
 
 
-def read_mgh(path: Path) -> RawScan:
+def read_mgh(path: Path, volume: int | None = None) -> RawScan:
     """Values as stored; a header whose geometry is not valid by its own flag has none.
+
+    Args:
+        path: The file.
+        volume: Number of the volume of a file of several; None refuses such a file.
 
     Raises:
         ScanError: `truncated`, `corrupt_gzip`, `inflated_size`, `declared_size`, `bad_header`, `bad_datatype`, `bad_size`, `not_3d`,
             `no_geometry`, `bad_orientation`, `bad_pixelspacing`.
     """
     raw, _ = read_file(path)
+    split = volume is not None
     if raw[:2] == b"\x1f\x8b":
-        header, data, more = _read_gzip(raw)
+        header, data, more = _read_gzip(raw, split=split)
     else:
-        header, data = parse_header(raw), raw
+        header, data = parse_header(raw, split=split), raw
         more = len(raw) > header.end + _FOOTER_BYTES
     if len(data) < header.end:
         raise ScanError("truncated", f"the file ends {header.end - len(data)} bytes before its voxels do")
     found = [*header.warnings, *name_warnings(path.name, "mgh")]
     found += ["trailing_bytes"] * more + ["single_slice"] * (header.shape[2] == 1)
     count = (header.end - _HEADER_BYTES) // header.dtype.itemsize
-    values = np.frombuffer(data, header.dtype, count, _HEADER_BYTES).reshape(header.shape, order="F")
-    return RawScan(values, header.affine, warnings=tuple(found))
+    values = np.frombuffer(data, header.dtype, count, _HEADER_BYTES).reshape((*header.shape, header.volumes), order="F")
+    return RawScan(nth_volume(values, volume), header.affine, warnings=tuple(found))
 
 
-def _read_gzip(raw: bytes) -> tuple[MghHeader, bytes, bool]:
+def count_volumes(path: Path) -> int:
+    """How many volumes follow one another in a file.
+
+    Raises:
+        ScanError: As `parse_header`.
+    """
+    head, _ = read_file(path, length=HEAD_BYTES)
+    return parse_header(Inflater(head).take(_HEADER_BYTES) if head[:2] == b"\x1f\x8b" else head, split=True).volumes
+
+
+def _read_gzip(raw: bytes, *, split: bool) -> tuple[MghHeader, bytes, bool]:
     stream = Inflater(raw)
     head = stream.take(_HEADER_BYTES)
     try:
-        header = parse_header(head)
+        header = parse_header(head, split=split)
         stream.check_ratio(header.end)
     except ScanError:
         stream.drain()
@@ -65,8 +81,8 @@ def _read_gzip(raw: bytes) -> tuple[MghHeader, bytes, bool]:
     return header, head + data, not stream.ended
 
 
-def parse_header(head: bytes) -> MghHeader:
-    """Fields of an MGH header, checked before anything is allocated.
+def parse_header(head: bytes, *, split: bool = False) -> MghHeader:
+    """Fields of an MGH header, checked before anything is allocated; with `split` it may hold several volumes.
 
     Raises:
         ScanError: As `read_mgh`.
@@ -79,12 +95,12 @@ def parse_header(head: bytes) -> MghHeader:
     if kind not in _TYPES:
         raise ScanError("bad_datatype", f"voxel type {kind} is not read")
     dtype: np.dtype[np.generic] = np.dtype(_TYPES[kind])
-    shape = volume_shape(sizes)
-    declared = check_declared(shape, dtype)
+    shape, volumes = volumes_shape(sizes, split=split)
+    declared = check_declared((*shape, volumes), dtype)
     if good != 1:
         raise ScanError("no_geometry", "the header says that its geometry is not valid")
     affine = _affine(shape, np.array([dx, dy, dz]), np.array(_LAYOUT.unpack_from(head)[11:]))
-    return MghHeader(shape, dtype, affine, _HEADER_BYTES + declared, tuple(affine_warnings(affine)))
+    return MghHeader(shape, volumes, dtype, affine, _HEADER_BYTES + declared, tuple(affine_warnings(affine)))
 
 
 def _affine(shape: tuple[int, int, int], spacing: Affine, geometry: Affine) -> Affine:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ScanError
-from medssl.io.files import claimed_format, pair_image, read_file
-from medssl.io.grid import affine_warnings, check_declared, checked_affine, volume_shape
+from medssl.io.files import HEAD_BYTES, claimed_format, pair_image, read_file
+from medssl.io.grid import affine_warnings, check_declared, checked_affine, nth_volume, volumes_shape
 from medssl.io.inflate import Inflater
 from medssl.io.voxels import RawScan, rescaled
 from medssl.volume import Affine, Array
@@ -25,10 +25,11 @@ _ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 
 @dataclass(frozen=True, eq=False)
 class NiftiHeader:
-    """The fields that reading needs; `offset` is where the voxels begin, in bytes."""
+    """The fields that reading needs; `offset` is where the voxels begin, in bytes; `volumes` of one `shape` follow one another."""
 
     fields: NDArray[np.void]
     shape: tuple[int, int, int]
+    volumes: int
     dtype: np.dtype[np.generic]
     offset: int
     pair: bool
@@ -36,24 +37,26 @@ class NiftiHeader:
     @property
     def end(self) -> int:
         """Where the voxels end, in bytes."""
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+        return self.offset + math.prod(self.shape) * self.volumes * self.dtype.itemsize
 
 
-def read_nifti(path: Path) -> RawScan:
+def read_nifti(path: Path, volume: int | None = None) -> RawScan:
     """Values after scaling with the sform or qform; no code is no geometry, unknown units are nominal.
 
     Args:
         path: A `.nii`, a `.nii.gz`, or the `.hdr` of a pair.
+        volume: Number of the volume of a file of several; None refuses such a file.
 
     Raises:
         ScanError: `not_nifti`, `truncated`, `corrupt_gzip`, `inflated_size`, `declared_size`, `bad_*`, `not_3d`, `no_geometry`,
             `left_right_ambiguous`, `not_found` without the `.img` of a pair, `unsupported_format` for a gzipped pair.
     """
     raw, _ = read_file(path)
+    split = volume is not None
     if raw[:2] == b"\x1f\x8b":
-        header, data, warnings = _read_gzip(raw)
+        header, data, warnings = _read_gzip(raw, split=split)
     else:
-        header = parse_header(raw)
+        header = parse_header(raw, split=split)
         data = read_file(pair_image(path))[0] if header.pair else raw
         warnings = ["trailing_bytes"] if len(data) > header.end else []
     warnings += _name_warnings(path.name, zipped=raw[:2] == b"\x1f\x8b")
@@ -61,8 +64,19 @@ def read_nifti(path: Path) -> RawScan:
         raise ScanError("truncated", f"the file ends {header.end - len(data)} bytes before its voxels do")
     affine, nominal, found = read_affine(header.fields)
     warnings += found + (["single_slice"] if header.shape[2] == 1 else [])
-    values = np.frombuffer(data, header.dtype, math.prod(header.shape), header.offset).reshape(header.shape, order="F")
+    sizes = (*header.shape, header.volumes)
+    values = nth_volume(np.frombuffer(data, header.dtype, math.prod(sizes), header.offset).reshape(sizes, order="F"), volume)
     return RawScan(_scaled(values, header.fields), affine, nominal=nominal, warnings=tuple(warnings))
+
+
+def count_volumes(path: Path) -> int:
+    """How many volumes follow one another in a file.
+
+    Raises:
+        ScanError: As `parse_header`.
+    """
+    head, _ = read_file(path, length=HEAD_BYTES)
+    return parse_header(Inflater(head).take(_HEAD_BYTES) if head[:2] == b"\x1f\x8b" else head, split=True).volumes
 
 
 def _name_warnings(name: str, *, zipped: bool) -> list[str]:
@@ -71,11 +85,11 @@ def _name_warnings(name: str, *, zipped: bool) -> list[str]:
     return ["wrong_extension"] if wrong else []
 
 
-def _read_gzip(raw: bytes) -> tuple[NiftiHeader, bytes, list[str]]:
+def _read_gzip(raw: bytes, *, split: bool) -> tuple[NiftiHeader, bytes, list[str]]:
     stream = Inflater(raw)
     head = stream.take(_HEAD_BYTES)
     try:
-        header = parse_header(head)
+        header = parse_header(head, split=split)
         if header.pair:
             raise ScanError("unsupported_format", "a gzipped header of a pair is not read")
         stream.check_ratio(header.end)
@@ -86,8 +100,8 @@ def _read_gzip(raw: bytes) -> tuple[NiftiHeader, bytes, list[str]]:
     return header, head + data, ["trailing_bytes"] * (more or len(head) > header.end)
 
 
-def parse_header(head: bytes) -> NiftiHeader:
-    """Fields of a NIfTI header, checked before anything is allocated.
+def parse_header(head: bytes, *, split: bool = False) -> NiftiHeader:
+    """Fields of a NIfTI header, checked before anything is allocated; with `split` it may hold several volumes.
 
     Raises:
         ScanError: `not_nifti`, `truncated`, `bad_header`, `bad_datatype`, `not_3d`, `bad_size`, `declared_size`.
@@ -97,15 +111,15 @@ def parse_header(head: bytes) -> NiftiHeader:
     if code not in _TYPES:
         raise ScanError("bad_datatype", f"datatype {code} is unknown, complex or colour")
     dtype: np.dtype[np.generic] = np.dtype(_TYPES[code]).newbyteorder(order)
-    shape = _shape([int(size) for size in fields["dim"]])
-    check_declared(shape, dtype)
+    shape, volumes = _shape([int(size) for size in fields["dim"]], split=split)
+    check_declared((*shape, volumes), dtype)
     pair = bytes(fields["magic"]).startswith((b"ni1", b"ni2"))
     size = int(fields["sizeof_hdr"])
     offset = float(fields["vox_offset"])
     if not math.isfinite(offset) or offset != int(offset) or offset < 0:
         raise ScanError("bad_header", "vox_offset is no whole positive number")
     least = 0 if pair else size + 4
-    return NiftiHeader(fields, shape, dtype, max(int(offset), least), pair)
+    return NiftiHeader(fields, shape, volumes, dtype, max(int(offset), least), pair)
 
 
 def _fields(head: bytes) -> tuple[NDArray[np.void], Literal["<", ">"]]:
@@ -122,11 +136,11 @@ def _fields(head: bytes) -> tuple[NDArray[np.void], Literal["<", ">"]]:
     raise ScanError("not_nifti", "the header has another size or magic than NIfTI")
 
 
-def _shape(dim: list[int]) -> tuple[int, int, int]:
+def _shape(dim: list[int], *, split: bool) -> tuple[tuple[int, int, int], int]:
     axes = dim[0]
     if not 1 <= axes <= 7:
         raise ScanError("bad_header", f"the header declares {axes} axes")
-    return volume_shape(dim[1 : axes + 1])
+    return volumes_shape(dim[1 : axes + 1], split=split)
 
 
 def _scaled(values: Array, fields: NDArray[np.void]) -> Array:

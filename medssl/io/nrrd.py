@@ -14,9 +14,10 @@ from medssl.io.grid import (
     check_declared,
     checked_affine,
     name_warnings,
+    nth_volume,
     numbers,
     text_voxels,
-    volume_shape,
+    volumes_shape,
     whole_numbers,
 )
 from medssl.io.inflate import Inflater, Kind
@@ -68,7 +69,8 @@ class NrrdHeader:
     """The fields that reading needs.
 
     Args:
-        shape: Voxels along the three axes in space, fastest first.
+        sizes: Voxels along the three axes in space, fastest first, and how many such volumes there are.
+        serial: Place of the axis that counts the volumes among the axes of the file.
         encoding: `raw`, `gzip`, `bzip2`, `hex` or `text`.
         data_file: Name of the detached data, empty where they follow the header.
         byte_skip: Bytes before the voxels; -1 where these are the last of the file.
@@ -76,7 +78,8 @@ class NrrdHeader:
         nominal: The unit of the spacing is not known.
     """
 
-    shape: tuple[int, int, int]
+    sizes: tuple[int, int, int, int]
+    serial: int
     dtype: np.dtype[np.generic]
     encoding: str
     affine: Affine
@@ -87,18 +90,31 @@ class NrrdHeader:
     warnings: tuple[str, ...]
 
 
-def read_nrrd(path: Path) -> RawScan:
+def read_nrrd(path: Path, volume: int | None = None) -> RawScan:
     """Values as stored, with `space directions` and `space origin`; a header without `space` has no geometry.
+
+    Args:
+        path: The file, or its header.
+        volume: Number of the volume of a file of several; None refuses such a file.
 
     Raises:
         ScanError: `bad_header`, `bad_datatype`, `bad_size`, `not_3d`, `declared_size`, `no_geometry`, `bad_orientation`,
             `bad_pixelspacing`, `path_escape`, `truncated`, `corrupt_gzip`, `inflated_size`, `unsupported_format`.
     """
-    header = parse_header(read_file(path, length=_MAX_HEADER)[0])
+    header = parse_header(read_file(path, length=_MAX_HEADER)[0], split=volume is not None)
     values, more = _voxels(path, header)
     found = [*header.warnings, *name_warnings(path.name, "nrrd")]
-    found += ["trailing_bytes"] * more + ["single_slice"] * (header.shape[2] == 1)
-    return RawScan(values, header.affine, nominal=header.nominal, warnings=tuple(found))
+    found += ["trailing_bytes"] * more + ["single_slice"] * (header.sizes[2] == 1)
+    return RawScan(nth_volume(values, volume), header.affine, nominal=header.nominal, warnings=tuple(found))
+
+
+def count_volumes(path: Path) -> int:
+    """How many volumes there are in a file.
+
+    Raises:
+        ScanError: As `parse_header`.
+    """
+    return parse_header(read_file(path, length=_MAX_HEADER)[0], split=True).sizes[3]
 
 
 def data_file(head: bytes) -> str:
@@ -110,8 +126,8 @@ def data_file(head: bytes) -> str:
         return ""
 
 
-def parse_header(head: bytes) -> NrrdHeader:
-    """Fields of an NRRD header, checked before anything is opened or allocated.
+def parse_header(head: bytes, *, split: bool = False) -> NrrdHeader:
+    """Fields of an NRRD header, checked before anything is opened or allocated; with `split` it may hold several volumes.
 
     Raises:
         ScanError: As `read_nrrd`.
@@ -119,8 +135,8 @@ def parse_header(head: bytes) -> NrrdHeader:
     fields, length = _fields(head)
     name = _data_name(fields)
     dtype = _dtype(fields)
-    shape, directions = _axes(fields)
-    check_declared(shape, dtype)
+    sizes, serial, directions = _axes(fields, split=split)
+    check_declared(sizes, dtype)
     affine, nominal, warnings = _affine(fields, directions)
     skip = whole_numbers(fields.get("byteskip", "0"))
     encoding = _ENCODINGS.get(fields.get("encoding", "").lower())
@@ -128,7 +144,7 @@ def parse_header(head: bytes) -> NrrdHeader:
         raise ScanError("bad_header", "the encoding or the byte skip has no meaning")
     if fields.get("lineskip", "0") != "0" or (skip[0] and encoding != "raw"):
         raise ScanError("unsupported_format", "lines, or bytes of encoded data, that are to be skipped are not read")
-    return NrrdHeader(shape, dtype, encoding, affine, name, skip[0], length, nominal, tuple(warnings))
+    return NrrdHeader(sizes, serial, dtype, encoding, affine, name, skip[0], length, nominal, tuple(warnings))
 
 
 def _fields(head: bytes) -> tuple[dict[str, str], int]:
@@ -184,8 +200,8 @@ def _dtype(fields: dict[str, str]) -> np.dtype[np.generic]:
     return dtype.newbyteorder(">" if order == "big" else "<")
 
 
-def _axes(fields: dict[str, str]) -> tuple[tuple[int, int, int], list[str]]:
-    """Sizes and directions of the three axes in space; other axes may have one voxel."""
+def _axes(fields: dict[str, str], *, split: bool) -> tuple[tuple[int, int, int, int], int, list[str]]:
+    """Sizes of the three axes in space and of the one that counts volumes, the place of that one, and directions in space."""
     sizes, dimension = whole_numbers(fields.get("sizes", "")), whole_numbers(fields.get("dimension", ""))
     if dimension != [len(sizes)] or not 1 <= len(sizes) <= 16:
         raise ScanError("bad_header", "the sizes are not as many as the dimensions")
@@ -196,11 +212,14 @@ def _axes(fields: dict[str, str]) -> tuple[tuple[int, int, int], list[str]]:
     if len(kinds) != len(sizes):
         raise ScanError("bad_header", "the kinds are not as many as the dimensions")
     for size, kind in zip(sizes, kinds, strict=True):
-        if size > 1 and kind not in _SPATIAL:
+        if size > 1 and kind not in _SPATIAL and not (split and kind in _SERIAL):
             raise ScanError("not_3d" if kind in _SERIAL else "bad_datatype", f"an axis of kind {kind[:20]} is not read")
     kept = [axis for axis, kind in enumerate(kinds) if sizes[axis] > 1 or (kind in _SPATIAL and directions[axis] != "none")]
-    shape = volume_shape([sizes[axis] for axis in kept])
-    return shape, [directions[axis] for axis in kept[:3]]
+    counted = [axis for axis in kept if kinds[axis] in _SERIAL or directions[axis] == "none"] if split and len(kept) == 4 else []
+    in_space = [axis for axis in kept if axis not in counted[:1]]
+    shape, volumes = volumes_shape([sizes[axis] for axis in (*in_space, *counted[:1])], split=bool(counted))
+    serial = sum(axis < counted[0] for axis in in_space) if counted else 3
+    return (*shape, volumes), serial, [directions[axis] for axis in in_space[:3]]
 
 
 def _directions(text: str, count: int) -> list[str]:
@@ -239,13 +258,16 @@ def _affine(fields: dict[str, str], directions: Sequence[str]) -> tuple[Affine, 
 
 
 def _voxels(path: Path, header: NrrdHeader) -> tuple[Array, bool]:
-    size = check_declared(header.shape, header.dtype)
+    size = check_declared(header.sizes, header.dtype)
+    stored = [*header.sizes[:3]]
+    stored.insert(header.serial, header.sizes[3])
     if header.encoding == "raw":
         data, more = _raw(path, header, size)
     else:
         raw, _ = _open(path, header, 0)
         if header.encoding == "text":
-            return text_voxels(raw, header.shape, header.dtype)
+            values, more = text_voxels(raw, stored, header.dtype)
+            return np.moveaxis(values, header.serial, 3), more
         if header.encoding == "hex":
             data, more = _from_hex(raw, size)
         else:
@@ -254,7 +276,8 @@ def _voxels(path: Path, header: NrrdHeader) -> tuple[Array, bool]:
             data, more = stream.rest(size)
     if len(data) < size:
         raise ScanError("truncated", f"the file ends {size - len(data)} bytes before its voxels do")
-    return np.frombuffer(data, header.dtype, size // header.dtype.itemsize).reshape(header.shape, order="F"), more
+    values = np.frombuffer(data, header.dtype, size // header.dtype.itemsize).reshape(stored, order="F")
+    return np.moveaxis(values, header.serial, 3), more
 
 
 def _raw(path: Path, header: NrrdHeader, size: int) -> tuple[bytes, bool]:

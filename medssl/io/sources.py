@@ -13,6 +13,7 @@ from medssl.io.archive import Packed
 from medssl.io.dicom_header import BadFile, DicomFile
 from medssl.io.dicom_templates import HeaderReader
 from medssl.io.files import claimed_format, inner_place, pair_image, read_file, sniff
+from medssl.io.options import AS_STORED, ReadOptions
 
 _SIDE_SUFFIXES = frozenset(
     {".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".rst", ".yaml", ".yml", ".toml", ".log", ".xml", ".html", ".pdf", ".bval", ".bvec"}
@@ -66,6 +67,8 @@ class Source:
         patient: Digest of the DICOM patient id, where known.
         data: The file with the voxels, where they are apart from their header.
         packed: The archive that holds all of these files.
+        volume: Number of the volume in a file of several, None where there is one.
+        options: How it is read.
     """
 
     scan_id: str
@@ -79,6 +82,8 @@ class Source:
     patient: str = ""
     data: Path | None = None
     packed: Packed | None = None
+    volume: int | None = None
+    options: ReadOptions = AS_STORED
 
 
 @dataclass(frozen=True)

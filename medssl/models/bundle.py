@@ -60,7 +60,7 @@ class Bundle:
 
     def _fields(self) -> dict[str, object]:
         """The description as JSON fields, with a hash in place of what it has seen."""
-        fields = asdict(self)
+        fields = {**asdict(self), "preprocess": self.preprocess.as_dict()}
         del fields["seen"]
         return fields | ({"seen_sha256": hashlib.sha256(_json(self.seen)).hexdigest()} if self.seen else {})
 

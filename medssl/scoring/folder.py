@@ -34,7 +34,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
         UsageError: The folder is missing or holds no scan.
         ConflictError: `out` belongs to another model.
     """
-    sources = find_sources(folder)
+    sources = find_sources(folder, predictor.bundle.preprocess.read)
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)

@@ -1,14 +1,20 @@
 """Scans, masks and patients from the way a folder is laid out."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pydicom
 import pytest
 
-from medssl.data.layouts import detect, find_layout
+from medssl.data.layouts import detect, find_layout, split_volumes
+from medssl.data.manifest import ManifestRow
 from medssl.errors import ManifestError, UsageError
+from medssl.io.options import ReadOptions
 from medssl.phantom import make_cohort
+from tests.data.conftest import picture
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -161,3 +167,62 @@ def test_an_empty_folder_has_no_rows(tmp_path: Path) -> None:
 def test_public_data_are_found(name: str, scans: int, lesions: int) -> None:
     rows = find_layout(SHARED / "data" / name)
     assert (len(rows), sum(bool(row.lesion) for row in rows)) == (scans, lesions)
+
+
+def pack(archive: Path, **members: np.ndarray) -> None:
+    """A zip archive with a NIfTI for each member; `__` in its name stands for a folder."""
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, array in members.items():
+            image = nib.Nifti1Image(array, np.eye(4))
+            file.writestr(f"{name.replace('__', '/')}.nii", image.to_bytes())
+
+
+def test_images_and_masks_in_archives_are_scans_as_if_they_lay_in_folders(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        pack(tmp_path / f"{patient}.zip", flair=picture(1), lesion=picture(2))
+    rows = find_layout(tmp_path)
+    assert [(row.patient, row.image, row.lesion) for row in rows] == [
+        ("p1", "p1.zip/flair.nii", "p1.zip/lesion.nii"),
+        ("p2", "p2.zip/flair.nii", "p2.zip/lesion.nii"),
+    ]
+
+
+def test_one_archive_of_all_patients_names_them_by_its_folders(tmp_path: Path) -> None:
+    pack(tmp_path / "all.zip", p1__flair=picture(1), p2__flair=picture(2))
+    assert [(row.patient, row.image) for row in find_layout(tmp_path)] == [("p1", "all.zip/p1/flair.nii"), ("p2", "all.zip/p2/flair.nii")]
+
+
+def test_an_archive_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "p1/flair.nii.gz")
+    (tmp_path / "p2.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+    assert [row.image for row in find_layout(tmp_path)] == ["p1/flair.nii.gz", "p2.zip"]
+
+
+def test_a_file_of_several_volumes_is_a_row_a_volume_of_one_patient(tmp_path: Path) -> None:
+    rows = [
+        ManifestRow("a", "P1", "a.nii", lesion="m.nii", label="x"),
+        ManifestRow("b", "P2", "b.nii"),
+        ManifestRow("c", "P3", "c.nii;b.nii"),
+    ]
+    for name, shape in (("a", (4, 4, 4, 2)), ("m", (4, 4, 4)), ("b", (4, 4, 4))):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), tmp_path / f"{name}.nii")
+    assert split_volumes(tmp_path, rows, ReadOptions()) == rows
+    assert split_volumes(tmp_path, rows, ReadOptions(four_d="split")) == [
+        ManifestRow("a-t000", "P1", "a.nii/t000", lesion="m.nii", label="x"),
+        ManifestRow("a-t001", "P1", "a.nii/t001", lesion="m.nii", label="x"),
+        *rows[1:],
+    ]
+
+
+@pytest.mark.parametrize("image", ["gone.nii", "a.zip/gone.nii"])
+def test_a_file_that_is_not_there_is_one_row_to_be_refused(tmp_path: Path, image: str) -> None:
+    pack(tmp_path / "a.zip", flair=picture(1))
+    row = ManifestRow("a", "P1", image)
+    assert split_volumes(tmp_path, [row], ReadOptions(four_d="split")) == [row]
+
+
+def test_a_mask_of_as_many_volumes_is_split_with_its_scan(tmp_path: Path) -> None:
+    for name in ("a", "m"):
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
+    rows = split_volumes(tmp_path, [ManifestRow("a", "P1", "a.nii", lesion="m.nii")], ReadOptions(four_d="split"))
+    assert [(row.image, row.lesion) for row in rows] == [("a.nii/t000", "m.nii/t000"), ("a.nii/t001", "m.nii/t001")]

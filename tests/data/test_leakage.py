@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medssl.cli import main
+from medssl.data.files import seal, unseal
 from medssl.data.leakage import Guard, Leakage, check, duplicates
 from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import prepare
@@ -95,14 +96,54 @@ def test_a_reason_lets_it_pass_and_is_kept(leaky: Path, tmp_path: Path) -> None:
     assert all("twins" in text for text in marked.values())
 
 
-def test_patients_of_the_same_content_are_drawn_into_one_split(cohort: Cohort, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_same_content_under_two_patients_stops_prepare_wherever_it_would_fall(cohort: Cohort, tmp_path: Path, change: str) -> None:
+    folder = cohort(4)
+    again(folder, 3, 1, CHANGES[change])
+    with pytest.raises(
+        ManifestError, match="1 pairs .* p1__image .* p3__image .* same patient, .*--keep-together, .*--allow-leakage"
+    ) as caught:
+        prepare(folder, tmp_path / "store")
+    assert (caught.value.code, caught.value.exit_code) == ("patient_leak", 2)
+    assert [(row["first"], row["second"]) for row in table(tmp_path / "store" / "leakage.csv")] == [("p1__image", "p3__image")]
+    assert not (tmp_path / "store" / "manifest.csv").exists()
+
+
+def test_patients_of_the_same_content_are_drawn_into_one_split_when_asked_for(cohort: Cohort, tmp_path: Path) -> None:
     folder = cohort(20)
     for patient, change in zip((9, 10, 11), CHANGES.values(), strict=True):
         again(folder, patient, 1, change)
-    manifest, _ = prepare(folder, tmp_path / "store")
+    manifest, _ = prepare(folder, tmp_path / "store", guard=Guard(keep_together=True))
     assert len({row.split for row in manifest.rows if row.patient in ("p1", "p9", "p10", "p11")}) == 1
-    assert Store(tmp_path / "store").leakage.crossing == 0
-    assert Store(tmp_path / "store").leakage.pairs >= 3
+    leakage = Store(tmp_path / "store").leakage
+    assert (leakage.crossing, leakage.kept_together) == (0, True)
+    assert leakage.pairs >= 3
+
+
+def test_pairs_across_the_splits_of_a_table_stop_even_those_who_keep_together(leaky: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="different splits that the table fixes: p1__image .train. [=~] p8__image .test.") as caught:
+        prepare(leaky, tmp_path / "store", guard=Guard(keep_together=True))
+    assert "--keep-together" not in str(caught.value)
+
+
+def test_a_store_without_the_word_on_keeping_together_is_still_read(cohort: Cohort, tmp_path: Path) -> None:
+    prepare(cohort(), tmp_path / "store")
+    record = unseal((tmp_path / "store" / "leakage.json").read_bytes()) or {}
+    del record["kept_together"]
+    (tmp_path / "store" / "leakage.json").write_bytes(seal(record))
+    assert Store(tmp_path / "store").leakage == Leakage()
+
+
+@pytest.mark.parametrize("given", [["--keep-together"], ["--keep_together", "true"]])
+def test_the_command_keeps_together_and_says_so(
+    cohort: Cohort, tmp_path: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = cohort()
+    again(folder, 8, 1, noisy)
+    arguments = ["prepare", str(folder), "--out", str(tmp_path / "store")]
+    assert main(arguments) == 2
+    assert main([*arguments, *given]) == 0
+    assert "1 pairs of equal or nearly equal scans of different patients were kept together" in capsys.readouterr().out
 
 
 def test_different_patients_are_not_held_for_one(cohort: Cohort, tmp_path: Path) -> None:

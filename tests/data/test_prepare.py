@@ -19,10 +19,11 @@ import pytest
 from medssl.data import intake
 from medssl.data import prepare as prepare_module
 from medssl.data.entry import Entry
-from medssl.data.prepare import prepare
+from medssl.data.prepare import Guard, prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
 from medssl.errors import ConflictError, ManifestError, ScanError
+from medssl.io.options import ReadOptions
 from medssl.workers import Pool
 from tests.data.conftest import picture, save
 
@@ -199,12 +200,80 @@ def test_with_a_known_preprocessing_each_scan_is_read_once(folder: Path, tmp_pat
     assert len(read) == 10
 
 
+def test_what_was_learned_of_a_scan_that_is_gone_goes_too(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "store")
+    shutil.rmtree(folder / "p3")
+    table = [line for line in (folder / "patients.csv").read_text().splitlines() if "p3/" not in line]
+    (folder / "patients.csv").write_text("\n".join(table))
+    prepare(folder, tmp_path / "store")
+    left = [path.name for part in ("readings", "arrays") for path in (tmp_path / "store" / part).iterdir()]
+    assert len(left) == 9 + 27
+    assert [name for name in left if name.startswith("p3")] == []
+
+
 def test_equal_voxels_under_two_patients_are_warned_of_and_kept_in_one_split(folder: Path, tmp_path: Path) -> None:
     shutil.copyfile(folder / "p1" / "image.nii.gz", folder / "p8" / "image.nii.gz")
-    manifest, _ = prepare(folder, tmp_path / "store")
+    manifest, _ = prepare(folder, tmp_path / "store", guard=Guard(keep_together=True))
     scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
     assert [scan["source"] for scan in scans if scan["reasons"] == ["duplicate_pixels"]] == ["p1/image.nii.gz", "p8/image.nii.gz"]
     assert len({row.split for row in manifest.rows if row.patient in ("p1", "p8")}) == 1
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """Four patients with three volumes each in a file."""
+    for patient in range(4):
+        save(tmp_path / "series" / f"p{patient}" / "bold.nii.gz", np.stack([picture(10 * patient + t) for t in range(3)], axis=-1))
+    return settled(tmp_path / "series")
+
+
+SPLIT = ReadOptions(four_d="split")
+
+
+def test_volumes_of_a_file_are_scans_of_one_patient(series: Path, tmp_path: Path) -> None:
+    manifest, rejected = prepare(series, tmp_path / "store", options=SPLIT)
+    assert rejected == 0
+    assert [(row.scan_id, row.patient, row.image) for row in manifest.rows[:2]] == [
+        ("p0__bold-t000", "p0", "p0/bold.nii.gz/t000"),
+        ("p0__bold-t001", "p0", "p0/bold.nii.gz/t001"),
+    ]
+    store = Store(tmp_path / "store")
+    assert store.manifest == manifest
+    assert store.preprocess.read == SPLIT
+    assert store.image(manifest.rows[4]).shape == (1, 24, 24, 6)
+    assert {scan["format"] for scan in json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]} == {"gz"}
+
+
+def test_a_damaged_volume_is_made_again_in_the_way_that_it_was_read(series: Path, tmp_path: Path) -> None:
+    manifest, _ = prepare(series, tmp_path / "store", options=SPLIT)
+    before = np.array(Store(tmp_path / "store").image(manifest.rows[4]))
+    for path in (tmp_path / "store" / "arrays").glob("p1__bold-t001*.image.npy"):
+        path.write_bytes(bytes(path.stat().st_size))
+    assert np.array_equal(Store(tmp_path / "store").image(manifest.rows[4]), before)
+
+
+def test_a_store_read_in_another_way_is_another_store(series: Path, tmp_path: Path) -> None:
+    prepare(series, tmp_path / "store", options=SPLIT)
+    with pytest.raises(ConflictError, match="another preprocessing"):
+        prepare(series, tmp_path / "store", options=ReadOptions(four_d="split", tilt="resample"))
+
+
+def test_a_preprocessing_says_how_scans_are_read(series: Path, tmp_path: Path) -> None:
+    manifest, _ = prepare(series, tmp_path / "store", preprocess=Preprocess(read=SPLIT))
+    assert len(manifest.rows) == 12
+
+
+def test_scans_in_an_archive_are_stored_like_those_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    for patient in range(4):
+        shutil.make_archive(str(tmp_path / "packed" / f"p{patient}"), "zip", folder / f"p{patient}")
+    (tmp_path / "packed" / "broken.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+    manifest, rejected = prepare(tmp_path / "packed", tmp_path / "store")
+    assert [(row.patient, row.image, row.lesion) for row in manifest.rows[:1]] == [("p0", "p0.zip/image.nii.gz", "p0.zip/lesion.nii.gz")]
+    assert (len(manifest.rows), rejected) == (4, 1)
+    assert [row.has_lesion for row in manifest.rows] == ["0", "1", "0", "1"]
+    scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
+    assert [(scan["source"], scan["reasons"]) for scan in scans if scan["status"] == "rejected"] == [("broken.zip", ["corrupt_archive"])]
 
 
 PROCESS = """

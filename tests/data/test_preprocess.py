@@ -1,11 +1,12 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from medssl.data.preprocess import Preprocess, carry_back, carry_back_slices, resample
 from medssl.errors import ConfigError
+from medssl.io.options import ReadOptions
 from medssl.volume import Volume
 
 
@@ -139,6 +140,15 @@ def test_settings_survive_json() -> None:
     settings = Preprocess(spacing_mm=(1.0, 1.0, 0.0))
     assert Preprocess.from_dict({"spacing_mm": [1.0, 1.0, 0.0], "matrix": None, "intensity": "zscore", "window_hu": None}) == settings
     assert Preprocess.from_dict(json.loads(json.dumps(asdict(settings)))) == settings
+
+
+def test_ways_of_reading_that_nobody_chose_leave_the_identity_alone() -> None:
+    settings = Preprocess(spacing_mm=(1.0, 1.0, 0.0))
+    chosen = replace(settings, read=ReadOptions(four_d="split"))
+    assert "read" not in settings.as_dict()
+    assert settings.digest() == "0bc1ff56c1c3cb9a008919f522fc1bcb179d39b3cb7dc9a7424954cccc655280"
+    assert chosen.digest() != settings.digest()
+    assert Preprocess.from_dict(json.loads(json.dumps(chosen.as_dict()))) == chosen
 
 
 def test_spacing_and_matrix_exclude_each_other() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from medssl.data.preprocess import Preprocess
 from medssl.errors import BundleError
+from medssl.io.options import ReadOptions
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.vit import ViT
@@ -26,6 +27,28 @@ def test_a_bundle_is_read_as_it_was_written(folder: Path) -> None:
     assert bundle.preprocess == Preprocess(spacing_mm=(1.0, 1.0, 0.0))
     assert bundle.window == Window((8, 8), 3)
     assert isinstance(bundle.load(folder), ViT)
+
+
+def test_how_scans_are_read_travels_with_a_bundle(folder: Path) -> None:
+    bundle, read = Bundle.read(folder), ReadOptions(pet="suv", tilt="resample")
+    chosen = replace(bundle, preprocess=replace(bundle.preprocess, read=read))
+    written = chosen.write(folder.parent / "chosen", bundle.load(folder), "# card")
+    assert Bundle.read(folder.parent / "chosen").preprocess.read == read
+    assert written.model_id != bundle.model_id
+
+
+def test_a_bundle_from_before_there_was_a_choice_reads_scans_as_stored(folder: Path) -> None:
+    fields = json.loads((folder / "bundle.json").read_text())
+    assert "read" not in fields["preprocess"]
+    assert Bundle.read(folder).preprocess.read == ReadOptions()
+
+
+def test_an_unknown_way_of_reading_is_refused(folder: Path) -> None:
+    fields = json.loads((folder / "bundle.json").read_text())
+    fields["preprocess"]["read"] = {"pet": "guess"}
+    (folder / "bundle.json").write_text(json.dumps(fields))
+    with pytest.raises(BundleError):
+        Bundle.read(folder)
 
 
 def test_no_pickle_is_in_a_bundle(folder: Path) -> None:

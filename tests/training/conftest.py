@@ -29,5 +29,5 @@ def store(tmp_path: Path) -> Path:
         scans[row.scan_id] = (key, "mask")
         signs.append(fingerprint(Volume(image, np.eye(4))))
     index = Index(Preprocess(), "../scans", scans)
-    write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage(), marks={})
+    write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage())
     return folder
