@@ -14,6 +14,7 @@ from medssl.io.dicom_frames import Frame
 from medssl.io.dicom_header import DicomFile
 from medssl.io.dicom_series import Slice
 from medssl.io.files import read_into
+from medssl.io.voxels import whole_line
 from medssl.volume import Array
 
 _PLAIN = frozenset({IMPLICIT, EXPLICIT})
@@ -99,11 +100,7 @@ def _fill(plane: NDArray[np.integer], stored: NDArray[np.integer], frame: Frame)
     limits = np.iinfo(plane.dtype)
     if ends[0] < limits.min or ends[1] > limits.max:
         raise _TooNarrow
-    if slope == 1:
-        # arithmetic is modulo 2^bits, and the result fits: a wrapped stored value comes back right
-        np.add(stored, np.array(int(intercept)).astype(plane.dtype), out=plane, dtype=plane.dtype, casting="unsafe")
-    else:
-        plane[:] = stored.astype(np.int64) * int(slope) + int(intercept)
+    whole_line(stored, int(slope), int(intercept), plane.dtype, out=plane)
     return ends[0], ends[1]
 
 

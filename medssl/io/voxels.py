@@ -119,15 +119,22 @@ def rescaled(stored: Array, slope: float, intercept: float) -> Array:
         return stored
     if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
         ends = [float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept]
-        if min(ends) >= -32768 and max(ends) <= 32767:
-            return _affine_int(stored, slope, intercept).astype(np.int16)
-        if _INT32.min <= min(ends) and max(ends) <= _INT32.max:
-            return _affine_int(stored, slope, intercept).astype(np.int32)
+        for dtype in (np.dtype(np.int16), np.dtype(np.int32)):
+            if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
+                return whole_line(stored, int(slope), int(intercept), dtype)
     return stored.astype(np.float64) * slope + intercept
 
 
-def _affine_int(stored: Array, slope: float, intercept: float) -> NDArray[np.int64]:
-    return stored.astype(np.int64) * int(slope) + int(intercept)
+def whole_line(stored: Array, slope: int, intercept: int, dtype: np.dtype[np.integer], out: Array | None = None) -> Array:
+    """`stored * slope + intercept` of integers as a type that holds every result, in `out` where it is given."""
+    if slope == 1:
+        # arithmetic is modulo 2^bits, and the result fits: a wrapped stored value comes back right
+        return np.add(stored, np.array(intercept).astype(dtype), out=out, dtype=dtype, casting="unsafe")
+    found: NDArray[np.int64] = stored.astype(np.int64) * slope + intercept
+    if out is None:
+        return found.astype(dtype)
+    out[:] = found
+    return out
 
 
 def upright(picture: Array) -> tuple[Array, Affine]:
