@@ -9,9 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from medssl.errors import MedSSLError, NoSpaceError, UsageError
+
+if TYPE_CHECKING:
+    from medssl.io.record import ScanRecord
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -44,23 +47,20 @@ def demo(*, data: Path | None = None, out: Path = Path("demo-run"), preset: Lite
     return 0
 
 
-def check(folder: Path, *, report: Path | None = None) -> int:
+def check(folder: Path, *, report: Path | None = None, workers: int | None = None) -> int:
     """Read every scan below a folder.
 
     Args:
         folder: What to read; nothing in it is changed.
         report: Where the report goes, as JSON.
+        workers: Processes; one a core by default.
     """
     import json
 
-    from rich.progress import track
-
-    from medssl.io.discover import find_sources, read_folder, read_source
     from medssl.io.record import intake_report, summary
     from medssl.io.whole_files import write_file
 
-    records = [read_source(source).record for source in track(find_sources(folder), "reading")]
-    records = records or [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
+    records = _records(folder, workers)
     found = intake_report(records)
     if report is not None:
         write_file(report, json.dumps(found, indent=1).encode())
@@ -72,6 +72,25 @@ def check(folder: Path, *, report: Path | None = None) -> int:
         _say(f"{len(found['duplicates'])} groups of scans hold the same voxels: 'duplicates' of the report names them")
     _say("what a reason means, and what to do: docs/intake.md")
     return int(any(record.status == "rejected" for record in records))
+
+
+def _records(folder: Path, workers: int | None) -> "list[ScanRecord]":
+    """What is said of every scan below a folder, in order; a scan over which a process died is rejected."""
+    from rich.progress import track
+
+    from medssl.io.discover import find_sources, read_folder, read_record, refuse
+    from medssl.workers import Crash, Pool
+
+    sources = find_sources(folder)
+    if not sources:
+        return [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
+    with Pool(workers) as pool:
+        done = dict(track(pool.spread(read_record, sources), "reading", total=len(sources)))
+    outcomes = [done[index] for index in range(len(sources))]
+    return [
+        refuse(source, ("decoder_crashed",)) if isinstance(outcome, Crash) else outcome
+        for source, outcome in zip(sources, outcomes, strict=True)
+    ]
 
 
 def prepare(
