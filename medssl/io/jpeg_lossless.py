@@ -99,7 +99,7 @@ def _decode(data: bytes) -> NDArray[np.uint16]:
             break
         _segment(stream, code, body)
     components, _, selector, predictor, _, shift = struct.unpack_from(">BBBBBB", body)
-    if components != 1 or not 1 <= predictor <= 7 or not stream.rows or shift & 0xF >= stream.precision:
+    if components != 1 or not 1 <= predictor <= 7 or not stream.rows * stream.columns or shift & 0xF >= stream.precision:
         raise ScanError("corrupt_codestream", "the scan header of the lossless JPEG stream has no meaning")
     table = stream.tables.get(selector >> 4)
     if table is None:
@@ -180,6 +180,8 @@ def is_encoding(part: bytes, differences: NDArray[np.uint16], table: HuffmanTabl
 
 def _segment(stream: _Stream, code: int, body: bytes) -> None:
     if code == _FRAME:
+        if stream.precision:
+            raise ScanError("corrupt_codestream", "the lossless JPEG stream has two frame headers")
         stream.precision, stream.rows, stream.columns, components = struct.unpack_from(">BHHB", body)
         if components != 1:
             raise ScanError("bad_datatype", "the compressed stream is in colour")
