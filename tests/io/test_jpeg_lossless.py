@@ -93,7 +93,7 @@ def answer(stream: bytes) -> str:
 
 
 @pytest.mark.parametrize("predictor", range(1, 8))
-def test_the_fast_way_takes_every_predictor(tmp_path, monkeypatch, predictor):
+def test_the_fast_way_takes_every_predictor(monkeypatch, predictor):
     imagecodecs = pytest.importorskip("imagecodecs")
     picture = np.random.default_rng(0).integers(0, 65536, (30, 40)).astype(np.uint16)
     stream = imagecodecs.jpeg8_encode(picture, lossless=True, predictor=predictor, bitspersample=16)
