@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medssl.data.preprocess import Preprocess
     from medssl.data.seen import Seen
     from medssl.io.options import ReadOptions
+    from medssl.io.record import ScanRecord
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -57,6 +58,7 @@ def check(
     four_d: Literal["refuse", "split"] = "refuse",
     pet: Literal["stored", "suv"] = "stored",
     tilt: Literal["shear", "resample"] = "shear",
+    workers: int | None = None,
 ) -> int:
     """Read every scan below a folder.
 
@@ -66,19 +68,15 @@ def check(
         four_d: Refuse files of several volumes, or split them into a scan a volume.
         pet: Values of DICOM PET as stored, or as SUV by body weight.
         tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
+        workers: Processes; one a core by default.
     """
     import json
 
-    from rich.progress import track
-
-    from medssl.io.discover import find_sources, read_folder, read_source
     from medssl.io.options import ReadOptions
     from medssl.io.record import intake_report, summary
     from medssl.io.whole_files import write_file
 
-    sources = find_sources(folder, ReadOptions(four_d, pet, tilt))
-    records = [read_source(source).record for source in track(sources, "reading")]
-    records = records or [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
+    records = _records(folder, ReadOptions(four_d, pet, tilt), workers)
     found = intake_report(records)
     if report is not None:
         write_file(report, json.dumps(found, indent=1).encode())
@@ -90,6 +88,25 @@ def check(
         _say(f"{len(found['duplicates'])} groups of scans hold the same voxels: 'duplicates' of the report names them")
     _say("what a reason means, and what to do: docs/intake.md")
     return int(any(record.status == "rejected" for record in records))
+
+
+def _records(folder: Path, options: "ReadOptions", workers: int | None) -> "list[ScanRecord]":
+    """What is said of every scan below a folder, in order; a scan over which a process died is rejected."""
+    from rich.progress import track
+
+    from medssl.io.discover import find_sources, read_folder, read_record, refuse
+    from medssl.workers import Crash, Pool
+
+    sources = find_sources(folder, options)
+    if not sources:
+        return [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
+    with Pool(workers) as pool:
+        done = dict(track(pool.spread(read_record, sources), "reading", total=len(sources)))
+    outcomes = [done[index] for index in range(len(sources))]
+    return [
+        refuse(source, ("decoder_crashed",)) if isinstance(outcome, Crash) else outcome
+        for source, outcome in zip(sources, outcomes, strict=True)
+    ]
 
 
 def prepare(

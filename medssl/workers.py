@@ -98,7 +98,7 @@ class Pool:
 
     Args:
         workers: Processes; None takes one a core.
-        patience_s: Work that is done sooner than this starts no process.
+        patience_s: Work that is done sooner than this starts no process, nor does a rest that will be.
 
     Raises:
         ConfigError: `workers` is below 1.
@@ -131,12 +131,18 @@ class Pool:
         """
         left = deque(range(len(tasks)))
         start = time.monotonic()
-        while left and (self.count == 1 or len(left) == 1 or (not self.workers and time.monotonic() - start < self.patience_s)):
+        while left and (
+            self.count == 1 or len(left) == 1 or self._is_soon_done(time.monotonic() - start, len(tasks) - len(left), len(left))
+        ):
             index = left.popleft()
             yield index, function(tasks[index])
         if left:
             self.workers += [_Worker() for _ in range(min(self.count, len(left)) - len(self.workers))]
             yield from self._serve(function, tasks, left)
+
+    def _is_soon_done(self, elapsed_s: float, done: int, left: int) -> bool:
+        """Whether no process is to be started yet, or at all when the tasks that are left take as long as those done."""
+        return not self.workers and (elapsed_s < self.patience_s or elapsed_s * left < self.patience_s * done)
 
     def _serve(self, function: Callable[[Task], Result], tasks: Sequence[Task], left: deque[int]) -> Iterator[tuple[int, Result | Crash]]:
         """Give tasks to whoever has none until all are done; a task whose process died is tried once more."""

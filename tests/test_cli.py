@@ -1,7 +1,9 @@
 """The commands as a user types them: what they print, what they leave, how they end."""
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -11,9 +13,12 @@ import pytest
 from medssl.cli import main
 from medssl.data.preprocess import Preprocess
 from medssl.io.options import ReadOptions
+from medssl.io.record import ScanRecord
+from medssl.io.sources import Source
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.residual_unet import ResidualUNet
+from medssl.workers import Crash, Pool
 
 
 @pytest.fixture
@@ -60,6 +65,26 @@ def test_scoring_again_changes_nothing(bundle: Path, scans: Path, tmp_path: Path
 def test_check_ends_with_1_when_a_scan_is_rejected(scans: Path, tmp_path: Path) -> None:
     assert main(["check", str(scans), "--report", str(tmp_path / "report.json")]) == 1
     assert (tmp_path / "report.json").is_file()
+
+
+def test_check_says_the_same_with_any_number_of_processes(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medssl.workers.Pool", partial(Pool, patience_s=0.0))
+    for workers in "12":
+        main(["check", str(scans), "--report", str(tmp_path / workers), "--workers", workers])
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_a_process_that_dies_costs_its_scan_only(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spread(_: Pool, function: Callable[[Source], ScanRecord], tasks: Sequence[Source]) -> Iterator[tuple[int, ScanRecord | Crash]]:
+        return iter([(1, function(tasks[1])), (0, Crash())])
+
+    monkeypatch.setattr(Pool, "spread", spread)
+    assert main(["check", str(scans), "--report", str(tmp_path / "report.json")]) == 1
+    found = json.loads((tmp_path / "report.json").read_text())["scans"]
+    assert [(scan["source"], scan["status"], scan["reasons"]) for scan in found] == [
+        ("bad.nii.gz", "rejected", ["decoder_crashed"]),
+        ("good.nii.gz", "accepted", []),
+    ]
 
 
 @pytest.mark.parametrize("command", ["check", "prepare", "score"])

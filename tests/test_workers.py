@@ -1,10 +1,12 @@
 """Tasks in processes of their own."""
 
+import itertools
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +46,10 @@ def pid(_: int) -> int:
     return os.getpid()
 
 
+def own_pid(_: int) -> int:
+    return os.getpid()
+
+
 def spread(function: Callable[[Any], Any], tasks: Sequence[Any], patience_s: float = 0.0) -> dict[int, Any]:
     with Pool(2, patience_s=patience_s) as pool:
         return dict(pool.spread(function, tasks))
@@ -52,6 +58,12 @@ def spread(function: Callable[[Any], Any], tasks: Sequence[Any], patience_s: flo
 def test_every_task_is_done_once_in_other_processes() -> None:
     assert spread(double, range(12)) == {number: 2 * number for number in range(12)}
     assert os.getpid() not in spread(pid, range(12)).values()
+
+
+def test_processes_start_only_where_more_is_left_than_patience_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medssl.workers.time", SimpleNamespace(monotonic=itertools.count().__next__))  # a second a task
+    assert set(spread(own_pid, range(6), patience_s=4.5).values()) == {os.getpid()}
+    assert set(spread(own_pid, range(12), patience_s=4.5).values()) != {os.getpid()}
 
 
 def test_what_is_done_soon_needs_no_process() -> None:

@@ -9,6 +9,8 @@ import struct
 import sys
 from typing import BinaryIO
 
+import numpy as np
+
 from medssl.errors import ScanError
 from medssl.io.codecs import FrameSpec, decode_frame
 
@@ -62,7 +64,7 @@ def main() -> None:
         except MemoryError:
             send(sys.stdout.buffer, {"code": "too_large", "message": "the frame does not fit into the memory of the decoder"})
         else:
-            send(sys.stdout.buffer, {"dtype": values.dtype.str, "contradicts": contradicts}, values.tobytes())
+            send(sys.stdout.buffer, {"dtype": values.dtype.str, "contradicts": contradicts}, np.ascontiguousarray(values).data.cast("B"))
 
 
 def _limit(kind: int, value: int) -> None:

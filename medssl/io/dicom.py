@@ -39,7 +39,7 @@ def read_dicom(files: Sequence[DicomFile], *, pet: Pet = "stored") -> RawScan:
     if pet == "stored" or scan.modality != "PT":
         return scan
     factor = suv_factor(files)
-    return replace(scan, values=scan.values.astype(np.float64) * factor, extremes=None)
+    return replace(scan, values=scan.values.astype(np.float64) * factor)
 
 
 def _read(files: Sequence[DicomFile]) -> RawScan:
@@ -55,9 +55,8 @@ def _read(files: Sequence[DicomFile]) -> RawScan:
     if first.rows * first.columns * len(found.slices) * first.allocated // 8 > MAX_VOXEL_BYTES:
         raise ScanError("declared_size", "the series declares more voxels than the cap")
     if is_plain(found.slices):
-        read = read_plain(found.slices)
         ordered = tuple(dict.fromkeys([*found.warnings, *sorted(warnings)]))
-        return RawScan(read.values, found.affine, modality=first.modality, warnings=ordered, extremes=read.extremes)
+        return RawScan(read_plain(found.slices), found.affine, modality=first.modality, warnings=ordered)
     planes, notes = _planes(found.slices)
     ordered = tuple(dict.fromkeys([*found.warnings, *sorted(warnings | notes)]))
     return RawScan(np.stack(planes).transpose(2, 1, 0), found.affine, modality=first.modality, warnings=ordered)

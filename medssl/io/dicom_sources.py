@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from medssl.io.dicom import is_picture
@@ -16,14 +17,14 @@ Key = tuple[str, str]  # study and series UID; the folder stands for an absent s
 
 @dataclass(eq=False)
 class _Series:
-    """Files of one series UID, readable and not, and what was found beside them."""
+    """Files of one series UID, readable and not, and what was found beside them; the files are all there before one asks about them."""
 
     good: list[Entry] = field(default_factory=list)
     bad: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: set[str] = field(default_factory=set)
 
-    @property
+    @cached_property
     def headers(self) -> list[DicomFile]:
         return [each.header for each in self.good if isinstance(each.header, DicomFile)]
 
@@ -31,7 +32,7 @@ class _Series:
     def is_stack(self) -> bool:
         return len(self.good) + len(self.bad) > 1 and bool(self.good) and not any(map(_stands_alone, self.headers))
 
-    @property
+    @cached_property
     def folders(self) -> set[PurePosixPath]:
         return {each.place.parent for each in self.good}
 
@@ -116,7 +117,7 @@ def _note_neighbours(stacks: Sequence[_Series]) -> None:
 
 
 def _sources(key: Key, group: _Series, found: Walk, root: Path) -> list[Source]:
-    headers, places = group.headers, {each.path: each.place for each in group.good}
+    headers, places = group.headers, {each.header: each.place for each in group.good}
     notes = {note for folder in group.folders for note in found.notes.get(folder, ())}
     warnings = tuple(sorted(group.warnings | notes))
     alone = [file for file in headers if _stands_alone(file)]
@@ -125,7 +126,7 @@ def _sources(key: Key, group: _Series, found: Walk, root: Path) -> list[Source]:
     sources = []
     for part in parts:
         extra = () if len(parts) == 1 else (part[0].sop_uid,) if _stands_alone(part[0]) else part[0].group
-        place = _place([places[file.path] for file in part] + ([] if _stands_alone(part[0]) else [each.place for each in group.bad]))
+        place = _place([places[file] for file in part] + ([] if _stands_alone(part[0]) else [each.place for each in group.bad]))
         sources.append(
             Source(
                 scan_id=series_id(key[1], *extra),

@@ -1,6 +1,5 @@
 """A folder to scans: every file below it ends in a volume, a warning or a named refusal. Trust rules 1 and 12."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -21,9 +20,7 @@ from medssl.io.tilt import straightened
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
 
-__all__ = ["Source", "check_folder", "find_sources", "read_folder", "read_source", "read_volume"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Source", "check_folder", "find_sources", "read_folder", "read_record", "read_source", "read_volume", "refuse"]
 
 _READERS = {"nifti": nifti.read_nifti, "nrrd": nrrd.read_nrrd, "metaimage": metaimage.read_metaimage, "mgh": mgh.read_mgh}
 _COUNTERS = {"nifti": nifti.count_volumes, "nrrd": nrrd.count_volumes, "metaimage": metaimage.count_volumes, "mgh": mgh.count_volumes}
@@ -161,7 +158,7 @@ def read_folder(folder: Path, options: ReadOptions = AS_STORED, *, fingerprint: 
     sources = find_sources(folder, options)
     if not sources:
         notes = {note for notes in walk(folder).notes.values() for note in notes}
-        yield _rejected(Source("scan", ".", "unknown", folder), ("no_files", *sorted(notes)))
+        yield Reading(refuse(Source("scan", ".", "unknown", folder), ("no_files", *sorted(notes))), None)
     for source in sources:
         yield read_source(source, fingerprint=fingerprint)
 
@@ -169,16 +166,16 @@ def read_folder(folder: Path, options: ReadOptions = AS_STORED, *, fingerprint: 
 def read_source(source: Source, *, fingerprint: bool = True) -> Reading:
     """One scan, or its refusal; never raises for a bad scan. Without `fingerprint` the record has no `voxels_sha256`."""
     if source.problems:
-        return _rejected(source, source.problems)
+        return Reading(refuse(source, source.problems), None)
     try:
         raw = _read_raw(source)
         volume, voxels_sha256, warnings = finish(raw, fingerprint=fingerprint)
     except SeriesError as error:
-        return _rejected(source, (error.code, *error.also))
+        return Reading(refuse(source, (error.code, *error.also)), None)
     except ScanError as error:
-        return _rejected(source, (error.code,))
+        return Reading(refuse(source, (error.code,)), None)
     except MemoryError:
-        return _rejected(source, ("too_large",))
+        return Reading(refuse(source, ("too_large",)), None)
     reasons = tuple(dict.fromkeys(source.warnings + warnings))
     record = ScanRecord(
         scan_id=source.scan_id,
@@ -213,12 +210,16 @@ def _read_stored(source: Source) -> RawScan:
     return read_picture(source.path, source.format)
 
 
-def _rejected(source: Source, reasons: tuple[str, ...]) -> Reading:
-    logger.info("%s rejected: %s", source.scan_id, " ".join(reasons))
-    record = ScanRecord(
+def read_record(source: Source) -> ScanRecord:
+    """What is to be said of one scan, its voxels left behind."""
+    return read_source(source).record
+
+
+def refuse(source: Source, reasons: tuple[str, ...]) -> ScanRecord:
+    """The record of a scan that cannot be used."""
+    return ScanRecord(
         source.scan_id, source.source, source.format, "rejected", reasons, source.modality, None, None, None, None, source.patient
     )
-    return Reading(record, None)
 
 
 def read_volume(path: Path, options: ReadOptions = AS_STORED, *, constant_allowed: bool = False) -> Volume:

@@ -67,9 +67,11 @@ def read_file(path: Path, *, start: int = 0, length: int | None = None, stamp: F
     Raises:
         ScanError: `not_found`, `not_a_file`, `unreadable_file`, `changed_while_read`.
     """
-    with open_file(path, stamp=stamp) as (file, found):
-        file.seek(start)
-        return _read(file.fileno(), max(0, min(found.size - start, found.size if length is None else length))), found
+    handle, found = _open(path, stamp)
+    try:
+        return _read(handle, start, max(0, min(found.size - start, found.size if length is None else length))), found
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -79,33 +81,40 @@ def open_file(path: Path, *, stamp: FileStamp | None = None) -> Iterator[tuple[B
     Raises:
         ScanError: `not_found`, `not_a_file`, `unreadable_file`, `changed_while_read`.
     """
+    handle, found = _open(path, stamp)
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        yield file, found
+
+
+def _open(path: Path, stamp: FileStamp | None) -> tuple[int, FileStamp]:
+    """The handle of a regular file, which the caller closes, and what the file is."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise ScanError("not_found", "the file does not exist") from error
     except OSError as error:
         raise ScanError("unreadable_file", f"cannot open the file ({error.strerror})") from error
-    with os.fdopen(handle, "rb", buffering=0) as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ScanError("not_a_file", "found a folder, link or device, need a regular file")
-        found = FileStamp(facts.st_size, facts.st_mtime_ns)
-        if stamp is not None and stamp != found:
-            raise ScanError("changed_while_read", "the file changed since it was found; run again")
-        yield file, found
+    facts = os.fstat(handle)
+    found = FileStamp(facts.st_size, facts.st_mtime_ns)
+    if stat.S_ISREG(facts.st_mode) and stamp in (None, found):
+        return handle, found
+    os.close(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        raise ScanError("not_a_file", "found a folder, link or device, need a regular file")
+    raise ScanError("changed_while_read", "the file changed since it was found; run again")
 
 
-def _read(handle: int, length: int) -> bytes:
+def _read(handle: int, start: int, length: int) -> bytes:
     parts: list[bytes] = []
     while length > 0:
         try:
-            part = os.read(handle, min(length, 1 << 30))
+            part = os.pread(handle, min(length, 1 << 30), start)
         except OSError as error:
             raise ScanError("unreadable_file", f"cannot read the file ({error.strerror})") from error
         if not part:
             break
         parts.append(part)
-        length -= len(part)
+        start, length = start + len(part), length - len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -115,16 +124,18 @@ def read_into(path: Path, buffer: memoryview, *, start: int, stamp: FileStamp) -
     Raises:
         ScanError: `truncated` where the file ends first, and those of `open_file`.
     """
-    with open_file(path, stamp=stamp) as (file, _):
+    handle, _ = _open(path, stamp)
+    try:
         done = 0
         while done < len(buffer):
-            try:
-                count = os.preadv(file.fileno(), [buffer[done:]], start + done)
-            except OSError as error:
-                raise ScanError("unreadable_file", f"cannot read the file ({error.strerror})") from error
+            count = os.preadv(handle, [buffer[done:]], start + done)
             if count == 0:
                 raise ScanError("truncated", "the pixel data end too early")
             done += count
+    except OSError as error:
+        raise ScanError("unreadable_file", f"cannot read the file ({error.strerror})") from error
+    finally:
+        os.close(handle)
 
 
 def inner_place(name: str) -> PurePosixPath:
@@ -167,7 +178,8 @@ def claimed_format(name: str) -> str:
     lower = name.lower()
     if lower.endswith(".nii.gz"):
         return "nifti"
-    return _CLAIMS.get(Path(lower).suffix, "")
+    stem, dot, suffix = lower.rpartition(".")
+    return _CLAIMS.get(dot + suffix, "") if stem else ""
 
 
 def sniff(head: bytes, name: str) -> str:

@@ -1,13 +1,14 @@
 """Lossless JPEG (ITU-T T.81 annex H), one component: the compression that hospital archives use most and pydicom cannot decode.
 
 Every bit is accounted for: a stream that ends early, has bits left over or holds a code that its table lacks is refused. libjpeg-turbo
-(through imagecodecs) is three hundred times faster but fills such a stream up in silence, so its samples are encoded again and taken only
-where that gives the very bits of the stream; otherwise, and where it is not installed, the stream is decoded here.
+(through imagecodecs) is three hundred times faster but fills such a stream up in silence, so its samples are taken only where
+their code stands at its place in the stream, each bit of it; otherwise, and where it is not installed, the stream is decoded here.
 """
 
+import re
 import struct
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -17,11 +18,50 @@ from medssl.errors import ScanError
 
 _PEEK = 16  # the longest Huffman code, in bits
 _MODULUS = 1 << 16
-_SPAN = 5  # bytes that hold 31 bits from anywhere in the first of them
+_SPAN = 8  # bytes of a window, which holds 31 bits from anywhere in its first byte
 _BLOCK = 1 << 14  # differences whose temporary arrays stay in the cache
+_MARK = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)  # a stuffed zero makes none, and fill bytes may stand before it
 _FRAME, _TABLES, _SCAN, _RESTART, _END = 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
 
-Codes = list[tuple[int, int]]  # by the next 16 bits: length of the code, size of the difference; length 0 is no code
+
+class HuffmanTable:
+    """The codes of a table.
+
+    Args:
+        counts: How many codes of each length 1 to 16 there are.
+        sizes: The size of the difference that each code stands for, shortest code first.
+
+    Raises:
+        ScanError: `corrupt_codestream`.
+    """
+
+    def __init__(self, counts: bytes, sizes: bytes) -> None:
+        self.by_window: list[tuple[int, int]] = [(0, 0)] * (1 << _PEEK)  # next 16 bits: length of the code, size; length 0 is no code
+        self.codes: dict[int, tuple[int, int]] = {}  # size: length, code
+        code, used = 0, 0
+        for length, count in enumerate(counts, start=1):
+            for _ in range(count):
+                first, span = code << (_PEEK - length), 1 << (_PEEK - length)
+                if sizes[used] > 16 or first + span > len(self.by_window):
+                    raise ScanError("corrupt_codestream", "a Huffman table has no meaning")
+                self.by_window[first : first + span] = [(length, sizes[used])] * span
+                self.codes[sizes[used]] = length, code
+                code, used = code + 1, used + 1
+            code <<= 1
+
+    @cached_property
+    def by_difference(self) -> NDArray[np.uint64]:
+        """For each difference modulo 65536: its code and extra bits, times 256, plus their number; 0 where the table has no code for it."""
+        entries = np.zeros(_MODULUS, np.uint64)
+        for size, (length, code) in self.codes.items():
+            if size in (0, 16):  # T.81 table H.2: no bits follow
+                entries[size >> 4 << 15] = code << 8 | length
+                continue
+            half = 1 << (size - 1)
+            words = ((code << size) + np.arange(2 * half, dtype=np.uint64)) << 8 | np.uint64(length + size)
+            entries[_MODULUS - 2 * half + 1 : _MODULUS - half + 1] = words[:half]  # below zero
+            entries[half : 2 * half] = words[half:]
+        return entries
 
 
 @dataclass
@@ -32,7 +72,7 @@ class _Stream:
     rows: int = 0
     columns: int = 0
     interval: int = 0
-    tables: dict[int, Codes] = field(default_factory=dict)
+    tables: dict[int, HuffmanTable] = field(default_factory=dict)
 
 
 def decode_lossless(data: bytes) -> NDArray[np.uint16]:
@@ -59,21 +99,20 @@ def _decode(data: bytes) -> NDArray[np.uint16]:
             break
         _segment(stream, code, body)
     components, _, selector, predictor, _, shift = struct.unpack_from(">BBBBBB", body)
-    if components != 1 or not 1 <= predictor <= 7 or not stream.rows or shift & 0xF >= stream.precision:
+    if components != 1 or not 1 <= predictor <= 7 or not stream.rows * stream.columns or shift & 0xF >= stream.precision:
         raise ScanError("corrupt_codestream", "the scan header of the lossless JPEG stream has no meaning")
-    codes = stream.tables.get(selector >> 4)
-    if codes is None:
+    table = stream.tables.get(selector >> 4)
+    if table is None:
         raise ScanError("corrupt_codestream", "the lossless JPEG stream lacks its Huffman table")
     parts = _parts(data[at:])
     start = 1 << (stream.precision - (shift & 0xF) - 1)
     fast = _fast(data) if len(parts) == 1 and not shift & 0xF else None
     if fast is not None and fast.shape == (stream.rows, stream.columns):
-        fast_differences = _encoded(fast.astype(np.int64), start, predictor)
-        if is_encoding(parts[0], fast_differences, codes):
-            return fast.astype(np.uint16)
-    differences = _differences(parts, stream, codes)
-    samples: NDArray[np.int64] = _restored(differences, stream, start, predictor) << (shift & 0xF)
-    wrapped: NDArray[np.int64] = samples % _MODULUS
+        samples = fast.astype(np.uint16)
+        if is_encoding(parts[0], encoded_differences(samples, start, predictor), table):
+            return samples
+    differences = _differences(parts, stream, table)
+    wrapped: NDArray[np.int64] = (_restored(differences, stream, start, predictor) << (shift & 0xF)) % _MODULUS
     return wrapped.astype(np.uint16)
 
 
@@ -89,68 +128,60 @@ def _fast(data: bytes) -> NDArray[np.generic] | None:
         return None
 
 
-def _encoded(samples: NDArray[np.int64], start: int, predictor: int) -> NDArray[np.int64]:
-    """Differences `(rows, columns)` of samples from their predictions, -32767 to 32768 (table H.1 and H.1.2.1)."""
-    a, b, c = samples[1:, :-1], samples[:-1, 1:], samples[:-1, :-1]
-    expected = np.empty_like(samples)
-    expected[0, 0], expected[0, 1:], expected[1:, 0] = start, samples[0, :-1], samples[:-1, 0]
-    expected[1:, 1:] = a if predictor == 1 else _predicted(predictor, a, b, c)
-    differences: NDArray[np.int64] = (samples - expected + _MODULUS // 2 - 1 & _MODULUS - 1) - (_MODULUS // 2 - 1)
+def encoded_differences(samples: NDArray[np.uint16], start: int, predictor: int) -> NDArray[np.uint16]:
+    """Differences `(rows, columns)` of samples from their predictions, modulo 65536 (table H.1 and H.1.2.1).
+
+    Args:
+        samples: Rows and columns of one frame.
+        start: The prediction of the first sample.
+        predictor: 1 to 7.
+    """
+    differences = samples.copy()
+    differences[:1, :1] -= np.uint16(start)
+    differences[0, 1:] -= samples[0, :-1]
+    differences[1:, 0] -= samples[:-1, 0]
+    if predictor == 1:
+        differences[1:, 1:] -= samples[1:, :-1]
+    else:
+        wide = samples.astype(np.int32)
+        differences[1:, 1:] -= _predicted(predictor, wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]).astype(np.uint16)
     return differences
 
 
-def is_encoding(part: bytes, differences: NDArray[np.int64], codes: Codes) -> bool:
+def is_encoding(part: bytes, differences: NDArray[np.uint16], table: HuffmanTable) -> bool:
     """Whether entropy-coded data are the encoding of these differences, bit by bit, up to the padding of the last byte.
+
+    The code of each difference is looked for where the codes before it end, so one wrong bit anywhere is seen.
 
     Args:
         part: Data without stuffed zeros.
-        differences: In the order of the stream, -32767 to 32768.
-        codes: The Huffman table.
+        differences: In the order of the stream, modulo 65536.
+        table: The Huffman table.
     """
-    lengths, words = _by_size(codes)
+    padded = part + b"\0" * _SPAN
+    windows = np.ndarray(len(part) + 1, ">u8", padded, strides=(1,)).astype(np.uint64)  # the eight bytes from each byte on
     flat = differences.ravel()
-    packed = np.zeros(len(part) + _SPAN, np.uint8)
     end = 0  # in bits
     for first in range(0, flat.size, _BLOCK):
-        block = flat[first : first + _BLOCK]
-        sizes = np.frexp(np.abs(block).astype(np.float64))[1]  # bits of the magnitude; 0 for 0
-        extra = np.where(sizes == 16, 0, sizes)  # T.81 table H.2: no bits follow
-        widths = lengths[sizes] + extra  # at most 31
-        ends = end + np.cumsum(widths)
-        if not lengths[sizes].all() or ends[-1] > 8 * len(part):
+        entries = table.by_difference[flat[first : first + _BLOCK]]
+        widths = (entries & 0xFF).view(np.int64)  # at most 31
+        starts = np.cumsum(widths)
+        starts += end - widths
+        if not widths.all() or starts[-1] + widths[-1] > 8 * len(part):
             return False
-        bits = np.where(block < 0, block - 1, block) & ((1 << extra) - 1)
-        _pack(packed, words[sizes] << extra | bits, ends - widths, widths)
-        end = int(ends[-1])
-    padding = 8 * len(part) - end
-    given, made = np.frombuffer(part, np.uint8), packed[: len(part)]
-    return padding < 8 and bool(np.array_equal(made[:-1], given[:-1]) and made[-1] >> padding == given[-1] >> padding)
-
-
-def _pack(packed: NDArray[np.uint8], values: NDArray[np.int64], starts: NDArray[np.int64], widths: NDArray[np.int64]) -> None:
-    """Put values of some bits, one behind the other, into bytes that hold nothing there yet."""
-    base = int(starts[0]) >> 3
-    span = (int(starts[-1]) >> 3) - base + _SPAN
-    placed = values << (8 * _SPAN - (starts & 7) - widths)  # in five bytes from the one where the value begins
-    total = np.zeros(span)
-    for number in range(_SPAN):
-        total += np.bincount((starts >> 3) - base + number, placed >> (8 * (_SPAN - 1 - number)) & 0xFF, minlength=span)
-    packed[base : base + span] |= total.astype(np.uint8)
-
-
-def _by_size(codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Length and code of each size 0 to 16; length 0 where the table has none. Codes come in rising order, spread over their window."""
-    lengths, words = np.zeros(17, np.int64), np.zeros(17, np.int64)
-    at = 0
-    while at < len(codes) and codes[at][0]:
-        length, size = codes[at]
-        lengths[size], words[size] = length, at >> (_PEEK - length)
-        at += 1 << (_PEEK - length)
-    return lengths, words
+        end = int(starts[-1] + widths[-1])
+        found = windows[starts >> 3]
+        found <<= (starts & 7).view(np.uint64)
+        found >>= (64 - widths).view(np.uint64)
+        if not np.array_equal(found, entries >> 8):
+            return False
+    return 8 * len(part) - end < 8
 
 
 def _segment(stream: _Stream, code: int, body: bytes) -> None:
     if code == _FRAME:
+        if stream.precision:
+            raise ScanError("corrupt_codestream", "the lossless JPEG stream has two frame headers")
         stream.precision, stream.rows, stream.columns, components = struct.unpack_from(">BHHB", body)
         if components != 1:
             raise ScanError("bad_datatype", "the compressed stream is in colour")
@@ -159,67 +190,48 @@ def _segment(stream: _Stream, code: int, body: bytes) -> None:
     elif code == _TABLES:
         while len(body) > 17:
             counts = body[1:17]
-            stream.tables[body[0] & 0xF] = _codes(counts, body[17 : 17 + sum(counts)])
+            stream.tables[body[0] & 0xF] = _table(counts, body[17 : 17 + sum(counts)])
             body = body[17 + sum(counts) :]
     elif code == _RESTART:
         stream.interval = struct.unpack_from(">H", body)[0]
 
 
-@lru_cache(maxsize=8)  # the slices of a series share their table
-def _codes(counts: bytes, sizes: bytes) -> Codes:
-    table: Codes = [(0, 0)] * (1 << _PEEK)
-    code, used = 0, 0
-    for length, count in enumerate(counts, start=1):
-        for _ in range(count):
-            first, span = code << (_PEEK - length), 1 << (_PEEK - length)
-            if sizes[used] > 16 or first + span > len(table):
-                raise ScanError("corrupt_codestream", "a Huffman table has no meaning")
-            table[first : first + span] = [(length, sizes[used])] * span
-            code, used = code + 1, used + 1
-        code <<= 1
-    return table
+_table = lru_cache(maxsize=8)(HuffmanTable)  # the slices of a series may share theirs
 
 
 def _parts(data: bytes) -> list[bytes]:
     """Entropy-coded data between restart marks, without stuffed zeros; they must end with the end mark."""
-    parts, start, at = [], 0, 0
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            raise ScanError("corrupt_codestream", "the lossless JPEG stream has no end mark")
-        code = data[at + 1]
-        if code == 0:
-            at += 2
-        elif code == 0xFF:
-            at += 1
-        elif code == _END or 0xD0 <= code <= 0xD7:
-            parts.append(data[start:at].replace(b"\xff\x00", b"\xff"))
-            start = at = at + 2
-            if code == _END:
-                return parts
-        else:
+    parts, start = [], 0
+    for mark in _MARK.finditer(data):
+        code = mark[1][0]
+        if code != _END and not 0xD0 <= code <= 0xD7:
             raise ScanError("corrupt_codestream", "a mark stands inside the entropy-coded data")
+        parts.append(data[start : mark.start()].replace(b"\xff\x00", b"\xff"))
+        start = mark.end()
+        if code == _END:
+            return parts
+    raise ScanError("corrupt_codestream", "the lossless JPEG stream has no end mark")
 
 
-def _differences(parts: list[bytes], stream: _Stream, codes: Codes) -> NDArray[np.int64]:
+def _differences(parts: list[bytes], stream: _Stream, table: HuffmanTable) -> NDArray[np.int64]:
     total = stream.rows * stream.columns
     interval = stream.interval or total
     if len(parts) != -(-total // interval) or interval % stream.columns:
         raise ScanError("corrupt_codestream", "the lossless JPEG stream has another number of restart intervals")
     found: list[int] = []
     for part in parts:
-        found += _huffman(part, min(interval, total - len(found)), codes)
+        found += _huffman(part, min(interval, total - len(found)), table)
     return np.array(found, dtype=np.int64).reshape(stream.rows, stream.columns)
 
 
-def _huffman(part: bytes, count: int, codes: Codes) -> list[int]:
-    found = []
+def _huffman(part: bytes, count: int, table: HuffmanTable) -> list[int]:
+    found, by_window = [], table.by_window
     padded, limit = part + b"\0" * 8, 8 * len(part)
     at = 0  # in bits
     for _ in range(count):
         byte = at >> 3
         window = int.from_bytes(padded[byte : byte + 5], "big") << (at & 7)
-        length, size = codes[window >> 24 & 0xFFFF]
+        length, size = by_window[window >> 24 & 0xFFFF]
         if not length or at + length > limit:
             raise ScanError("corrupt_codestream", "the lossless JPEG stream holds a code that its table lacks, or ends early")
         at += length
@@ -260,9 +272,22 @@ def _block(differences: NDArray[np.int64], start: int, predictor: int) -> NDArra
     return np.stack(rows)
 
 
-_Number = TypeVar("_Number", int, NDArray[np.int64])
+_Number = TypeVar("_Number", int, NDArray[np.int32])
 
 
 def _predicted(predictor: int, a: _Number, b: _Number, c: _Number) -> _Number:
     """Table H.1 of T.81: a is left, b above, c above left."""
-    return (a, b, c, a + b - c, a + (b - c >> 1), b + (a - c >> 1), a + b >> 1)[predictor - 1]
+    match predictor:
+        case 1:
+            return a
+        case 2:
+            return b
+        case 3:
+            return c
+        case 4:
+            return a + b - c
+        case 5:
+            return a + (b - c >> 1)
+        case 6:
+            return b + (a - c >> 1)
+    return a + b >> 1

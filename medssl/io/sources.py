@@ -125,7 +125,7 @@ def walk(root: Path) -> Walk:
                 notes.setdefault(place, set()).add("special_file_skipped")
         if len(entries) + len(pending) == before and claimed_format(folder.name):
             hollow.append(place)
-    return Walk(tuple(sorted(entries, key=lambda each: each.place)), notes, tuple(sorted(hollow)))
+    return Walk(tuple(sorted(entries, key=lambda each: each.place.parts)), notes, tuple(sorted(hollow)))
 
 
 def _listing(folder: Path, place: PurePosixPath) -> list["os.DirEntry[str]"]:

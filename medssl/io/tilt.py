@@ -43,7 +43,7 @@ def straightened(scan: RawScan, *, mask: bool = False) -> RawScan:
     values = np.asarray(np.greater(scan.values, 0) if mask else scan.values, dtype=np.float32)
     moved = _moved(values, lean, low)
     warnings = tuple(dict.fromkeys("tilt_resampled" if code in _LEANING else code for code in scan.warnings))
-    return replace(scan, values=(moved >= 0.5).astype(np.uint8) if mask else moved, affine=affine, warnings=warnings, extremes=None)
+    return replace(scan, values=(moved >= 0.5).astype(np.uint8) if mask else moved, affine=affine, warnings=warnings)
 
 
 def _moved(values: Float, lean: NDArray[np.float64], low: NDArray[np.int_]) -> Float:

@@ -25,7 +25,6 @@ class RawScan:
         modality: DICOM modality code or empty.
         nominal: No physical geometry is known.
         warnings: Reason codes of an accepted scan.
-        extremes: Lowest and highest value, where reading has found them; None asks for a look.
     """
 
     values: Array
@@ -33,7 +32,6 @@ class RawScan:
     modality: str = ""
     nominal: bool = False
     warnings: tuple[str, ...] = field(default=())
-    extremes: tuple[float, float] | None = None
 
 
 def voxels_sha256(volume: Volume) -> str:
@@ -72,14 +70,14 @@ def finish(scan: RawScan, *, constant_allowed: bool = False, fingerprint: bool =
     Raises:
         ScanError: `constant_image`, `nonfinite_voxels`, `value_range`, `bad_orientation`.
     """
-    extra = check_values(scan.values, constant_allowed=constant_allowed, extremes=scan.extremes)
+    extra = check_values(scan.values, constant_allowed=constant_allowed)
     turned = Volume(scan.values[None], scan.affine, modality=scan.modality, nominal=scan.nominal).to_ras()
     sha256 = voxels_sha256(turned) if fingerprint else ""
     volume = Volume(narrow(turned.array), turned.affine, modality=scan.modality, nominal=scan.nominal)
     return volume, sha256, scan.warnings + extra
 
 
-def check_values(values: Array, *, constant_allowed: bool, extremes: tuple[float, float] | None = None) -> tuple[str, ...]:
+def check_values(values: Array, *, constant_allowed: bool) -> tuple[str, ...]:
     """Warnings about the values themselves.
 
     Raises:
@@ -87,20 +85,30 @@ def check_values(values: Array, *, constant_allowed: bool, extremes: tuple[float
     """
     if values.size == 0:
         raise ScanError("bad_size", "the scan has no voxel")
-    warnings: tuple[str, ...] = ()
-    finite = values
     if values.dtype.kind == "f":
-        mask = np.isfinite(values)
-        if not mask.all():
-            finite, warnings = values[mask], ("nonfinite_voxels",)
-        if finite.size == 0:
-            raise ScanError("nonfinite_voxels", "no voxel is a finite number")
-    low, high = extremes or (float(finite.min()), float(finite.max()))
+        return _check_floats(values, constant_allowed=constant_allowed)
+    if not constant_allowed and _is_constant(values):  # and no sum of integers of 64 bits overflows
+        raise ScanError("constant_image", "all voxels are equal")
+    return ()
+
+
+def _check_floats(values: Array, *, constant_allowed: bool) -> tuple[str, ...]:
+    mask = np.isfinite(values)
+    finite = values if mask.all() else values[mask]
+    if finite.size == 0:
+        raise ScanError("nonfinite_voxels", "no voxel is a finite number")
+    low, high = float(finite.min()), float(finite.max())
     if max(abs(low), abs(high)) * values.size > _FLOAT32_MAX:
         raise ScanError("value_range", "the values are so large that their sum overflows")
     if low == high and not constant_allowed:
         raise ScanError("constant_image", "all voxels are equal")
-    return warnings
+    return () if finite is values else ("nonfinite_voxels",)
+
+
+def _is_constant(values: Array) -> bool:
+    """Whether all values are equal; looks no further than the first plane in memory where two differ."""
+    planes = np.moveaxis(values, int(np.argmax(np.abs(values.strides))), 0)
+    return not any((plane != planes.flat[0]).any() for plane in planes)
 
 
 def narrow(values: Array) -> Array:
@@ -119,15 +127,25 @@ def rescaled(stored: Array, slope: float, intercept: float) -> Array:
         return stored
     if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
         ends = [float(stored.min()) * slope + intercept, float(stored.max()) * slope + intercept]
-        if min(ends) >= -32768 and max(ends) <= 32767:
-            return _affine_int(stored, slope, intercept).astype(np.int16)
-        if _INT32.min <= min(ends) and max(ends) <= _INT32.max:
-            return _affine_int(stored, slope, intercept).astype(np.int32)
+        for dtype in (np.int16, np.int32):
+            if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
+                return whole_line(stored, int(slope), int(intercept), out=np.empty(stored.shape, dtype))
     return stored.astype(np.float64) * slope + intercept
 
 
-def _affine_int(stored: Array, slope: float, intercept: float) -> NDArray[np.int64]:
-    return stored.astype(np.int64) * int(slope) + int(intercept)
+def whole_line(stored: Array, slope: int, intercept: int, *, out: NDArray[np.integer]) -> NDArray[np.integer]:
+    """`stored * slope + intercept` of integers, put into `out`, whose type holds every result; it may be the place of the stored values.
+
+    Arithmetic is modulo 2^bits, so that a value that wraps on the way comes back right.
+    """
+    bits = 8 * out.itemsize
+    factor, offset = (np.array(value % (1 << bits), f"u{out.itemsize}").view(out.dtype) for value in (slope, intercept))
+    if stored.itemsize == out.itemsize and stored.dtype.isnative:
+        stored = stored.view(out.dtype)
+    if slope != 1:
+        stored = np.multiply(stored, factor, out=out, dtype=out.dtype, casting="unsafe")
+    np.add(stored, offset, out=out, dtype=out.dtype, casting="unsafe")
+    return out
 
 
 def upright(picture: Array) -> tuple[Array, Affine]:

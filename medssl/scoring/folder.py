@@ -50,6 +50,7 @@ def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) 
     reading = read_source(source, fingerprint=False)
     record = reading.record
     if reading.volume is None:
+        logger.info("%s rejected: %s", record.scan_id, " ".join(record.reasons))
         results.record(_rejected(predictor, record.scan_id, record.source, record.reasons))
         return
     try:

@@ -104,16 +104,14 @@ def finetune(
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
     run.open()
-    module_class = Segmenter if network.task == "segmentation" else Classifier
-    module = module_class(network, training, views=views, seed=seed)
+    module = (Segmenter if network.task == "segmentation" else Classifier)(network, training, views=views, seed=seed)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     fit(module, training, run=run, loader=loader, callbacks=[])
-    window = Window(feed.crops.size, feed.crops.context)
     trained = Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
-        window=window,
+        window=(window := Window(feed.crops.size, feed.crops.context)),
         class_names=labels.positive,
         operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
         training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),

@@ -18,7 +18,7 @@ VALUES = np.array([[1, 2, 3], [4, 5, 6]])
 
 @pytest.fixture
 def decoder():
-    decoder = Decoder(patience_s=2)
+    decoder = Decoder(patience_s=30)
     yield decoder
     decoder.stop()
 
@@ -54,8 +54,10 @@ def test_a_child_that_died_between_two_frames_is_replaced(decoder):
 def test_a_child_that_hangs_is_a_timeout(decoder):
     decoder.decode(SPEC, FRAME)
     os.kill(decoder.process.pid, signal.SIGSTOP)
+    decoder.patience_s = 1
     with pytest.raises(ScanError, match="timeout"):
         decoder.decode(SPEC, FRAME)
+    decoder.patience_s = 30
     assert np.array_equal(decoder.decode(SPEC, FRAME)[0], VALUES)
 
 
