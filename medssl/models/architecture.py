@@ -11,6 +11,7 @@ from torch import nn
 from medssl.errors import BundleError
 
 _ALLOWED = ("medssl.models.",)  # a bundle may be a stranger's: it names one of our classes, nothing else
+_DROPPED_IN_TRAINING = frozenset({"drop_path", "dropout"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Architecture:
         """The options that differ from the constructor's defaults: an option added later leaves older descriptions as they are."""
         parameters = inspect.signature(network_class).parameters
         return {name: value for name, value in options.items() if value != parameters[name].default}
+
+    def same_weights(self, other: "Architecture") -> bool:
+        """Whether weights of one are weights of the other: all is equal but what is dropped in training."""
+        return self._held() == other._held()
+
+    def _held(self) -> tuple[str, dict[str, object]]:
+        held = {name: value for name, value in self.init_args.items() if name not in _DROPPED_IN_TRAINING}
+        return self.class_path, {name: value._held() if isinstance(value, Architecture) else value for name, value in held.items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, object]) -> "Architecture":

@@ -19,6 +19,7 @@ from medssl.models.encoder import Encoder, check_hidden, visible_cells
 from medssl.models.patches import as_map
 
 _ALLOWED = "monai.networks."  # a bundle may be a stranger's
+_FETCHING = {"pretrained": False, "weights": None, "checkpoint": None}  # arguments that read or download weights, some by default
 
 
 class MonaiEncoder(Encoder):
@@ -120,7 +121,7 @@ class MonaiEncoder(Encoder):
                 parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
                 gradients = torch.autograd.grad(total, parameters, allow_unused=True) if maps and parameters else []
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ConfigError(f"{self.network} does not take crops {[self.in_channels, *self.crop]}: {error}") from error
+            raise ConfigError(f"{self.network} does not take crops {[self.in_channels, *self.crop]}: {_line(error)}") from error
         if not maps:
             raise ConfigError(f"{self.network} returns no feature maps; name the part that does in features")
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -148,15 +149,19 @@ def _build(class_path: str, arguments: dict[str, Any]) -> nn.Module:
         raise ConfigError(f"MONAI has no {class_path}; look at its documentation") from error
     if not (inspect.isclass(found) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED)):
         raise ConfigError(f"{class_path} is not a network of MONAI")
-    wanted = [key for key in arguments if key.startswith("pretrained") and arguments[key]]
+    wanted = [key for key, value in arguments.items() if value and ("pretrained" in key or key in _FETCHING)]
     if wanted:
         raise ConfigError(f"{wanted[0]} would fetch weights; load them from a file with medssl.models.foreign")
-    silent = {"pretrained": False} if "pretrained" in inspect.signature(found).parameters else {}
+    silent = {key: value for key, value in _FETCHING.items() if key in inspect.signature(found).parameters}
     try:
         network: nn.Module = found(**{**arguments, **silent})
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
-        raise ConfigError(f"{class_path} does not take these arguments: {error}") from error
+    except (TypeError, ValueError, KeyError, AssertionError, ImportError) as error:
+        raise ConfigError(f"{class_path} does not take these arguments: {_line(error)}") from error
     return network
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _tensors(output: object) -> Iterator[Tensor]:

@@ -24,8 +24,12 @@ def test_a_network_that_would_fetch_weights_does_not() -> None:
     arguments = {"model_name": "efficientnet-b0", "spatial_dims": 2, "in_channels": 3}  # pretrained by default
     encoder = MonaiEncoder("monai.networks.nets.EfficientNetBNFeatures", arguments, crop=(32, 32))
     assert encoder.stride == (32, 32)
+
+
+@pytest.mark.parametrize("argument", ["pretrained", "pretrained_url", "weights", "checkpoint"])
+def test_an_argument_that_fetches_weights_is_refused(argument: str) -> None:
     with pytest.raises(ConfigError, match="fetch weights"):
-        MonaiEncoder("monai.networks.nets.EfficientNetBNFeatures", {**arguments, "pretrained": True}, crop=(32, 32))
+        MonaiEncoder("monai.networks.nets.SegResNet", {**SEGRESNET, argument: "somewhere"}, crop=(8, 8))
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,12 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
 def test_a_segmenter_needs_a_patch_of_a_power_of_two() -> None:
     with pytest.raises(ConfigError, match="power of two"):
         ViTSegmenter(ViT((6, 6), width=16, heads=2))
+
+
+def test_what_is_dropped_in_training_changes_no_weights() -> None:
+    def described(**options: object) -> Architecture:
+        return ViTClassifier(ViT((4, 4), width=16, depth=2, heads=2, **options), dropout=0.1).architecture()  # type: ignore[arg-type]
+
+    assert described().same_weights(described(drop_path=0.2))
+    assert described() != described(drop_path=0.2)
+    assert not described().same_weights(described(layer_scale=0.1))
