@@ -64,7 +64,7 @@ class Intake:
         return {
             "scan_id": self.row.scan_id,
             "source": self.row.image,
-            "format": "dicom" if not Path(self.row.image).suffix else Path(self.row.image.split(";")[0]).suffix.lstrip("."),
+            "format": "dicom" if not Path(self.row.sources[0]).suffix else Path(self.row.sources[0]).suffix.lstrip("."),
             "status": self.status,
             "reasons": [self.refusal] if self.refusal else list(self.warnings),
             "modality": self.row.modality,
@@ -158,14 +158,17 @@ def keep(storing: Storing) -> bool:
 def read_row(folder: Path, row: ManifestRow) -> tuple[Volume, Volume | None]:
     """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
 
+    A sequence that the scan lacks is a channel of zeros.
+
     Raises:
         ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
     """
-    channels = [read_volume(folder / part).to_ras() for part in row.image.split(";")]
-    image = channels[0]
-    if any(channel.shape != image.shape for channel in channels):
+    channels = {part: read_volume(folder / part).to_ras() for part in row.sources}
+    image = channels[row.sources[0]]
+    if any(channel.shape != image.shape for channel in channels.values()):
         raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
-    image = replace(image, array=np.concatenate([channel.array for channel in channels]))
+    absent = np.zeros_like(image.array)
+    image = replace(image, array=np.concatenate([channels[part].array if part else absent for part in row.image.split(";")]))
     if not row.lesion:
         return image, None
     lesion = read_volume(folder / row.lesion, constant_allowed=True).to_ras()
@@ -242,7 +245,7 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
     row = reading.row
     found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
     newest = 0
-    for part in (*row.image.split(";"), *([row.lesion] if row.lesion else [])):
+    for part in (*row.sources, *([row.lesion] if row.lesion else [])):
         for path in _files(reading.folder / part, reading.folder):
             facts = path.stat()
             newest = max(newest, facts.st_ctime_ns, facts.st_mtime_ns)

@@ -161,3 +161,18 @@ def test_an_empty_folder_has_no_rows(tmp_path: Path) -> None:
 def test_public_data_are_found(name: str, scans: int, lesions: int) -> None:
     rows = find_layout(SHARED / "data" / name)
     assert (len(rows), sum(bool(row.lesion) for row in rows)) == (scans, lesions)
+
+
+def test_a_case_without_a_channel_that_others_have_keeps_the_place_empty(tmp_path: Path) -> None:
+    make(tmp_path, "imagesTr/c1_0000.nii.gz", "imagesTr/c1_0001.nii.gz", "imagesTr/c2_0001.nii.gz", "imagesTs/c3_0000.nii.gz")
+    assert [row.image for row in find_layout(tmp_path)] == [
+        ";imagesTr/c2_0001.nii.gz",
+        "imagesTr/c1_0000.nii.gz;imagesTr/c1_0001.nii.gz",
+        "imagesTs/c3_0000.nii.gz;",
+    ]
+
+
+def test_a_table_of_labels_brings_reports_to_the_scans_of_a_layout(tmp_path: Path) -> None:
+    make(tmp_path, "imagesTr/c1_0000.nii.gz")
+    (tmp_path / "labels.csv").write_text("image,report\nimagesTr/c1_0000.nii.gz,No lesion.\n")
+    assert find_layout(tmp_path, layout="nnunet", labels=tmp_path / "labels.csv")[0].report == "No lesion."
