@@ -174,8 +174,8 @@ def _nnunet(folder: Path) -> list[ManifestRow]:
     parts = {part: _nnunet_cases(folder, f"images{part}") for part in ("Tr", "Ts")}
     wanted = sorted({number for cases in parts.values() for channels in cases.values() for number in channels})
     rows = []
-    for part, case in ((part, case) for part in parts for case in sorted(parts[part])):
-        image = ";".join(parts[part][case].get(number, "") for number in wanted)
+    for part, case, channels in ((part, case, cases[case]) for part, cases in parts.items() for case in sorted(cases)):
+        image = ";".join(channels.get(number, "") for number in wanted)
         places = [f"labels{part}/{case}{suffix}" for suffix in _IMAGES]
         lesion = next((place for place in places if (folder / place).is_file()), "")
         rows.append(ManifestRow("", case, image, split="test" if lesion and part == "Ts" else "", lesion=lesion, modality=modality))
