@@ -1,56 +1,72 @@
 """Random views of a batch: one affine resampling, flips and intensity changes, for slices and volumes alike.
 
-Only changes that scanners make too: gain, offset, noise, blur. No colour tricks, so that HU keep their meaning.
+Only changes that scanners and protocols make too, no colour tricks. Values keep their meaning, such as HU, only where all changes of
+intensity are off: bias, coarse, blur, gamma, histogram, gain, offset, noise, cutout.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from medssl.errors import ConfigError
+from medssl.views import intensity
 from medssl.views.streams import Streams
 
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly a batch is varied; 0 switches a part off.
+    """How strongly a batch is varied; 0 switches a part off, and 1 switches `area` off.
 
     Args:
         flip: Probability of a flip along each axis.
         rotate_degrees: Largest rotation, in the plane of the first two axes.
         scale: Largest relative zoom, such as 0.2 for 0.8 to 1.2.
         shift: Largest translation as a share of the crop.
+        area: Smallest share of the crop's area or volume that a view shows, at a random place and enlarged to the crop's size.
         gain: Largest relative change of contrast.
         offset: Largest change of brightness, in units of the values' deviation.
         noise: Largest standard deviation of Gaussian noise.
         blur: Probability of a 3-wide box blur.
+        bias: Largest logarithm of a smooth field that values above the lowest are multiplied by; for MR.
+        coarse: Probability of a resolution down to half of what it is.
+        gamma: Largest logarithm of a power that values are raised to within their range.
+        histogram: How far a random rising curve bends values within their range, up to 1.
+        cutout: Probability of an erased box.
 
     Raises:
-        ConfigError: A negative strength or a probability above 1.
+        ConfigError: A negative strength, a probability above 1, or an area of 0.
     """
 
     flip: float = 0.5
     rotate_degrees: float = 15.0
     scale: float = 0.15
     shift: float = 0.05
+    area: float = 1.0
     gain: float = 0.2
     offset: float = 0.2
     noise: float = 0.1
     blur: float = 0.1
+    bias: float = 0.0
+    coarse: float = 0.0
+    gamma: float = 0.0
+    histogram: float = 0.0
+    cutout: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.flip, self.rotate_degrees, self.scale, self.shift, self.gain, self.offset, self.noise, self.blur) < 0:
+        if min(getattr(self, part.name) for part in fields(self)) < 0:
             raise ConfigError("augmentation strengths must be >= 0")
-        if self.flip > 1 or self.blur > 1 or self.scale >= 1:
-            raise ConfigError("flip and blur are probabilities (at most 1) and scale is below 1")
+        if max(self.flip, self.blur, self.coarse, self.cutout, self.histogram) > 1 or self.scale >= 1:
+            raise ConfigError("flip, blur, coarse and cutout are probabilities (at most 1), histogram is at most 1 and scale below 1")
+        if not 0 < self.area <= 1:
+            raise ConfigError(f"area is a share above 0 and at most 1, got {self.area}")
 
     @property
     def resamples(self) -> bool:
         """Whether voxels move by parts of their size."""
-        return max(self.rotate_degrees, self.scale, self.shift) > 0
+        return max(self.rotate_degrees, self.scale, self.shift) > 0 or self.area < 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class View:
 
 
 def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tensor | None = None) -> View:
-    """Vary every sample on its own.
+    """Vary every sample on its own; what it gets does not depend on the batch around it.
 
     Args:
         images: (B, C, *S) float.
@@ -103,6 +119,10 @@ def _draw_theta(images: Tensor, settings: Augment, *, streams: Streams) -> Tenso
     matrix[:, first, second], matrix[:, second, first] = -angle.sin() / ratio, angle.sin() * ratio
     matrix = matrix * (zoom[:, None] * flips)[:, :, None]
     shift = streams.uniform(dims, 1, low=-1, high=1) * settings.shift
+    if settings.area < 1:
+        edge = streams.uniform(low=settings.area) ** (1 / dims)
+        place = streams.uniform(dims, 1, low=-1, high=1) * (1 - edge)[:, None, None]  # keeps the part inside the crop
+        matrix, shift = matrix * edge[:, None, None], shift + matrix @ place
     return torch.cat([matrix, shift], dim=2).to(images.device, images.dtype)
 
 
@@ -117,21 +137,8 @@ def _flipped(images: Tensor, theta: Tensor) -> Tensor:
 
 
 def _vary_intensity(images: Tensor, settings: Augment, *, streams: Streams) -> Tensor:
-    batch, device = len(images), images.device
-    shape = (batch, *(1 for _ in images.shape[1:]))
-    if settings.blur:
-        blurred = streams.chance(settings.blur).view(shape).to(device)
-        images = torch.where(blurred, _box(images), images) if blurred.any() else images
-    if settings.gain:
-        images = images * (1 + streams.uniform(low=-1, high=1) * settings.gain).view(shape).to(device)
-    if settings.offset:
-        images = images + (streams.uniform(low=-1, high=1) * settings.offset).view(shape).to(device)
-    if settings.noise:
-        deviation = streams.uniform(high=settings.noise).view(shape).to(device)
-        images = torch.addcmul(images, streams.normal(*images.shape[1:], device=device), deviation)
+    for name, change in intensity.IN_ORDER.items():
+        strength = getattr(settings, name)
+        if strength:
+            images = change(images, strength, streams)
     return images
-
-
-def _box(images: Tensor) -> Tensor:
-    pool = F.avg_pool2d if images.ndim == 4 else F.avg_pool3d
-    return pool(images, 3, stride=1, padding=1, count_include_pad=False)
