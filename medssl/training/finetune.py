@@ -35,12 +35,35 @@ class Labels:
         rule: Rule of the operating point on validation scans.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
+        patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
+
+    Raises:
+        ConfigError: Fewer than one patient.
     """
 
     positive: tuple[str, ...] = ()
     rule: str = "youden midway"
     train_split: str = "train"
     validation_split: str = "val"
+    patients: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.patients is not None and self.patients < 1:
+            raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
+
+    def drawn(self, cases: list[Case], *, seed: int) -> list[Case]:
+        """The scans of as many patients as asked for; another number adds to the same ones.
+
+        Raises:
+            ManifestError: There are fewer patients.
+        """
+        if self.patients is None:
+            return cases
+        patients = sorted({case.row.patient for case in cases})
+        if len(patients) < self.patients:
+            raise ManifestError("no_rows", f"labels.patients asks for {self.patients}, the split has {len(patients)} with usable labels")
+        chosen = set(np.random.default_rng(seed).permutation(patients)[: self.patients])
+        return [case for case in cases if case.row.patient in chosen]
 
 
 _LABELS = Labels()
@@ -75,7 +98,7 @@ def finetune(
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    train = _labelled(network, store, labels, labels.train_split)
+    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
     training.check_batch(feed.batch_size)

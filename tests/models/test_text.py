@@ -7,7 +7,7 @@ from medssl.errors import ConfigError
 from medssl.models.text import TextTower, sentences
 
 
-def bytes_of(*texts: str, length: int = 24) -> torch.Tensor:
+def bytes_of(*texts: str, length: int = 32) -> torch.Tensor:
     return torch.tensor([[*text.encode(), *[0] * (length - len(text.encode()))] for text in texts], dtype=torch.uint8)
 
 

@@ -5,9 +5,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from medssl.data.dataset import Case
+from medssl.data.manifest import ManifestRow
 from medssl.data.seen import counts
-from medssl.errors import ConfigError, ConflictError, UsageError
+from medssl.errors import ConfigError, ConflictError, ManifestError, UsageError
 from medssl.models.bundle import Bundle
+from medssl.training.finetune import Labels
 from medssl.training.launch import launch_finetune, launch_pretrain
 
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
@@ -90,6 +93,26 @@ def test_fine_tuning_locks_thresholds_and_keeps_the_lineage(tmp_path: Path, stor
 def test_from_scratch_is_one_switch(tmp_path: Path, store: Path) -> None:
     bundle = launch_finetune([*finetune_config(tmp_path, store, "decoder.ViTSegmenter", None), "--out", str(tmp_path / "fine")])
     assert bundle.lineage == ()
+
+
+def test_few_labelled_patients_are_drawn_by_seed(tmp_path: Path, store: Path) -> None:
+    config = [*finetune_config(tmp_path, store, "decoder.ViTSegmenter", None), "--labels.patients", "1"]
+    patients = {launch_finetune([*config, "--seed", str(seed), "--out", str(tmp_path / f"{seed}")]).training["patients"] for seed in (0, 1)}
+    assert patients == {1}
+
+
+def test_more_labelled_patients_than_there_are_is_refused(tmp_path: Path, store: Path) -> None:
+    config = [*finetune_config(tmp_path, store, "decoder.ViTSegmenter", None), "--labels.patients", "3"]
+    with pytest.raises(ManifestError, match="asks for 3, the split has 2"):
+        launch_finetune([*config, "--out", str(tmp_path / "fine")])
+
+
+def test_a_larger_draw_of_patients_holds_the_smaller_one() -> None:
+    rows = [ManifestRow(scan_id=f"s{number}", patient=f"p{number}", image="x") for number in range(9)]
+    cases = [Case(row, None, (1, 2, 2, 2), -1, False, np.array([])) for row in rows]  # type: ignore[arg-type]
+    small, large = ({case.row.patient for case in Labels(patients=count).drawn(cases, seed=5)} for count in (3, 6))
+    assert len(small) == 3
+    assert small < large
 
 
 def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path) -> None:
