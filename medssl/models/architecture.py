@@ -60,6 +60,8 @@ class Architecture:
         module, _, name = self.class_path.rpartition(".")
         try:
             network_class = getattr(importlib.import_module(module), name)
+            if not (inspect.isclass(network_class) and issubclass(network_class, nn.Module)):
+                raise TypeError("not a class of networks")  # such as a function that writes files
             arguments = {key: value.build() if isinstance(value, Architecture) else value for key, value in self.init_args.items()}
             inspect.signature(network_class).bind(**arguments)
         except (ImportError, AttributeError, TypeError) as error:

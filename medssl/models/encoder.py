@@ -29,6 +29,16 @@ class Encoder(nn.Module, ABC):
     width: int
     stride: tuple[int, ...]
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each map of the pyramid, finest first."""
+        return (self.width,)
+
+    @property
+    def strides(self) -> tuple[tuple[int, ...], ...]:
+        """Input voxels per cell of each map of the pyramid, finest first."""
+        return (self.stride,)
+
     @abstractmethod
     def architecture(self) -> Architecture:
         """What it takes to build this encoder again."""

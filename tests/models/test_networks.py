@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,6 +38,12 @@ def test_a_network_is_rebuilt_from_its_own_description(network: Network) -> None
 def test_a_class_outside_medssl_is_never_built() -> None:
     with pytest.raises(BundleError, match="outside medssl"):
         Architecture("os.system", {"command": "true"}).build()
+
+
+def test_a_function_is_never_called_in_the_place_of_a_network(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not fit"):
+        Architecture("medssl.models.bundle.save_file", {"tensors": {}, "filename": str(tmp_path / "written")}).build()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:
