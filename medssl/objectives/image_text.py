@@ -15,6 +15,7 @@ from medssl.errors import ConfigError
 from medssl.models.encoder import Encoder
 from medssl.models.heads import projector
 from medssl.models.text import TextTower, sentences
+from medssl.objectives.monitors import found
 from medssl.objectives.objective import Loss, Objective
 from medssl.objectives.processes import gathered
 from medssl.views.augment import Augment, augment
@@ -111,13 +112,6 @@ def symmetric_loss(logits: Tensor, pairs: Tensor) -> Tensor:
     logits = logits.masked_fill(~pairs, float("-inf"))
     ways = [log_choice.diagonal() for log_choice in (logits.log_softmax(dim=1), logits.log_softmax(dim=0))]
     return -torch.stack(ways).sum() / (2 * (pairs.sum(dim=1) > 1).sum()).clamp(min=1)  # a row without a choice adds 0
-
-
-@torch.no_grad()
-def found(similar: Tensor, pairs: Tensor) -> Tensor:
-    """Share of images (rows) whose own sentence is the closest of those that they choose from; 0 without rows."""
-    best = similar.masked_fill(~pairs, float("-inf")).max(dim=1).values if len(similar) else similar.new_zeros(0)
-    return (similar.diagonal() >= best).float().sum() / max(len(similar), 1)
 
 
 def _text_of(batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from medssl.errors import ConfigError
 from medssl.models.text import TextTower
 from medssl.models.vit import ViT
-from medssl.objectives.image_text import ImageText, alternatives, cosines, found, symmetric_loss
+from medssl.objectives.image_text import ImageText, alternatives, cosines, symmetric_loss
 from medssl.views.augment import Augment
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams
@@ -89,11 +89,6 @@ def test_crops_and_sentences_of_two_kinds_find_each_other() -> None:
         losses.append(float(loss.total.detach()))
     assert losses[-1] < 0.2 * losses[0]
     assert float(loss.terms["found"]) == 1
-
-
-def test_the_share_of_sentences_found_is_counted() -> None:
-    similar = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    assert float(found(similar, alternatives(torch.arange(3), torch.arange(3)))) == pytest.approx(2 / 3)
 
 
 def test_the_temperature_is_learned_and_stays_above_its_least() -> None:
