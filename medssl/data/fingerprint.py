@@ -52,12 +52,13 @@ def fingerprint(volume: Volume) -> Bits:
     """The signs of a scan.
 
     Args:
-        volume: A scan; its first channel counts.
+        volume: A scan; its first channel counts, of those that are not constant (a sequence that a scan lacks).
 
     Returns:
         (2, 4, 64) words: of the whole field of view and of the object, each as it is and mirrored along I, J, K.
     """
-    values = _clipped(volume.to_ras().array[0])
+    channels = volume.to_ras().array
+    values = _clipped(next((channel for channel in channels if (channel != channel[0, 0, 0]).any()), channels[0]))
     grid = _FLAT if values.shape[2] < _FLAT_SLICES else _VOLUME
     whole = [(0.0, float(size)) for size in values.shape]
     boxes = (whole, [_edges(values.mean(axis=_others(axis))) for axis in range(3)])

@@ -67,7 +67,7 @@ class Intake:
         return {
             "scan_id": self.row.scan_id,
             "source": self.row.image,
-            "format": _format(self.row.image),
+            "format": _format(self.row.sources[0]),
             "status": self.status,
             "reasons": [self.refusal] if self.refusal else list(self.warnings),
             "modality": self.row.modality,
@@ -80,7 +80,7 @@ class Intake:
 
 def _format(image: str) -> str:
     """The ending of the file that a scan lies in; a folder holds a DICOM series."""
-    place = PurePosixPath(image.split(";")[0])
+    place = PurePosixPath(image)
     return (place.suffix or (place.parent.suffix if _VOLUME.fullmatch(place.name) else "")).lstrip(".") or "dicom"
 
 
@@ -169,14 +169,17 @@ def keep(storing: Storing) -> bool:
 def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -> tuple[Volume, Volume | None]:
     """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
 
+    A sequence that the scan lacks is a channel of zeros.
+
     Raises:
         ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
     """
-    channels = [read_volume(folder / part, options).to_ras() for part in row.image.split(";")]
-    image = channels[0]
-    if any(channel.shape != image.shape for channel in channels):
+    channels = {part: read_volume(folder / part, options).to_ras() for part in row.sources}
+    image = channels[row.sources[0]]
+    if any(channel.shape != image.shape for channel in channels.values()):
         raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
-    image = replace(image, array=np.concatenate([channel.array for channel in channels]))
+    absent = np.zeros_like(image.array)
+    image = replace(image, array=np.concatenate([channels[part].array if part else absent for part in row.image.split(";")]))
     if not row.lesion:
         return image, None
     lesion = read_volume(folder / row.lesion, options, constant_allowed=True).to_ras()
@@ -254,7 +257,7 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
     found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
     found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
     newest = 0
-    for part in (*row.image.split(";"), *([row.lesion] if row.lesion else [])):
+    for part in (*row.sources, *([row.lesion] if row.lesion else [])):
         for path in _files(reading.folder / part, reading.folder):
             facts = path.stat()
             newest = max(newest, facts.st_ctime_ns, facts.st_mtime_ns)

@@ -113,7 +113,10 @@ def _complete(rows: Sequence[ManifestRow], labels: Sequence[ManifestRow]) -> lis
 
 
 def _filled(row: ManifestRow, said: ManifestRow) -> ManifestRow:
-    values = {name: getattr(said, name) or getattr(row, name) for name in ("lesion", "label", "site", "split", "age", "sex", "has_lesion")}
+    values = {
+        name: getattr(said, name) or getattr(row, name)
+        for name in ("lesion", "label", "site", "split", "age", "sex", "has_lesion", "report")
+    }
     return replace(row, **values)
 
 
@@ -194,26 +197,30 @@ def _participants(table: Path) -> dict[str, dict[str, str]]:
 
 
 def _nnunet(folder: Path) -> list[ManifestRow]:
-    """Cases of `imagesTr` and, with their truth as split `test`, of `imagesTs`; channels `_0000`, `_0001` are joined."""
+    """Cases of `imagesTr` and, with their truth as split `test`, of `imagesTs`; channels `_0000`, `_0001` are joined, absent ones empty."""
     names = _channel_names(folder / "dataset.json")
     modality = (
         "CT" if names and all(name.upper() == "CT" for name in names) else ("MR" if any("MR" in name.upper() for name in names) else "")
     )
-    return [
-        row
-        for part, split in (("Tr", ""), ("Ts", "test"))
-        for row in _nnunet_part(folder, f"images{part}", f"labels{part}", split, modality)
-    ]
+    parts = {part: _nnunet_cases(folder, f"images{part}") for part in ("Tr", "Ts")}
+    wanted = sorted({number for cases in parts.values() for channels in cases.values() for number in channels})
+    rows = []
+    for part, case, channels in ((part, case, cases[case]) for part, cases in parts.items() for case in sorted(cases)):
+        image = ";".join(channels.get(number, "") for number in wanted)
+        places = [f"labels{part}/{case}{suffix}" for suffix in _IMAGES]
+        lesion = next((place for place in places if (folder / place).is_file()), "")
+        rows.append(ManifestRow("", case, image, split="test" if lesion and part == "Ts" else "", lesion=lesion, modality=modality))
+    return rows
 
 
-def _nnunet_part(folder: Path, images: str, labels: str, split: str, modality: str) -> Iterator[ManifestRow]:
-    cases: defaultdict[str, list[str]] = defaultdict(list)
+def _nnunet_cases(folder: Path, images: str) -> dict[str, dict[str, str]]:
+    """The files of a folder, by case and number of the channel (empty for a name without one)."""
+    cases: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for path in _files(folder / images) if (folder / images).is_dir() else ():
         if path.name.casefold().endswith(_IMAGES):
-            cases[re.sub(r"_\d{4}$", "", _stem(path))].append(f"{images}/{path.as_posix()}")
-    for case, channels in sorted(cases.items()):
-        lesion = next((f"{labels}/{case}{suffix}" for suffix in _IMAGES if (folder / labels / f"{case}{suffix}").is_file()), "")
-        yield ManifestRow("", case, ";".join(sorted(channels)), split=split if lesion else "", lesion=lesion, modality=modality)
+            case, number = re.subn(r"_\d{4}$", "", _stem(path))
+            cases[case][_stem(path)[-4:] if number else ""] = f"{images}/{path.as_posix()}"
+    return cases
 
 
 def _channel_names(path: Path) -> list[str]:

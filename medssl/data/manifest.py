@@ -51,7 +51,8 @@ class ManifestRow:
     Args:
         scan_id: Unique, fit for a file name.
         patient: Patient, or the group that must stay in one split.
-        image: Source relative to the data folder, posix; several sequences of one scan are joined by `;`.
+        image: Source relative to the data folder, posix; several sequences of one scan are joined by `;`, in the same order in all rows;
+            one that the scan lacks is empty, as in `flair.nii.gz;;t2.nii.gz`.
         site: Hospital or scanner.
         split: `train`, `val`, `test` or another name; empty until it is drawn.
         leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
@@ -63,7 +64,7 @@ class ManifestRow:
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.
-        report: A sentence on the scan, such as its radiology report, for pretraining on images and text.
+        report: A sentence on the scan, such as its radiology report, for pretraining on images and text; it stays in manifests.
     """
 
     scan_id: str
@@ -81,6 +82,11 @@ class ManifestRow:
     age: str = ""
     sex: str = ""
     report: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the sequences that the scan has are read from."""
+        return tuple(filter(None, self.image.split(";")))
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
@@ -156,14 +162,15 @@ def patient_key(patient: str) -> str:
 
 
 def row_warnings(row: ManifestRow) -> tuple[str, ...]:
-    """Reason codes of what is odd in a row but does not refuse it: `formula_text`."""
+    """Reason codes of what is odd in a row but does not refuse it: `formula_text`, `missing_sequence`."""
     cells = (row.patient, row.site, row.label, row.age, row.sex)
-    return ("formula_text",) if any(cell.startswith(_FORMULA) for cell in cells) else ()
+    formula = any(cell.startswith(_FORMULA) for cell in cells)
+    return (*["formula_text"] * formula, *["missing_sequence"] * ("" in row.image.split(";")))
 
 
 def scan_id_of(image: str) -> str:
     """A scan's name from its relative path, fit for a file name; long ones end in a hash of the whole."""
-    first = image.split(";", maxsplit=1)[0]
+    first = next(filter(None, image.split(";")), "")
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", _without_suffix(first).replace("/", "__")).strip("._-") or "scan"
     return name if len(name) <= 100 else f"{name[:87]}-{hashlib.sha256(first.encode()).hexdigest()[:12]}"
 
@@ -171,7 +178,7 @@ def scan_id_of(image: str) -> str:
 def name_rows(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     """Give a scan_id to rows without one, from their path, and a patient (the file's name where that is unique) likewise."""
     listed = list(rows)
-    stems = [PurePosixPath(_without_suffix(row.image.split(";")[0])).name for row in listed]
+    stems = [PurePosixPath(_without_suffix(row.sources[0])).name for row in listed]
     unique = len(set(stems)) == len(stems)
     taken = {row.scan_id for row in listed if row.scan_id}
     named = []
@@ -241,7 +248,7 @@ def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | N
     known = {name: cells.get(name, "") for name in COLUMNS}
     own = _OWN_COLUMN in cells
     label = "" if "label" not in cells or (own and not known["label"]) else _label(known["label"], where)
-    image = ";".join(_place(part, where, table=table, root=root) for part in known["image"].split(";"))
+    image = ";".join(part and _place(part, where, table=table, root=root) for part in _sequences(known["image"], where))
     lesion = _place(known["lesion"], where, table=table, root=root) if known["lesion"] else ""
     split = known["split"].casefold()
     if known["scan_id"] and not _SCAN_ID.fullmatch(known["scan_id"]):
@@ -263,13 +270,19 @@ def _label(text: str, where: str) -> str:
     return re.sub(r"(\d+)\.0+", r"\1", text) if re.fullmatch(r"\d+\.0+", text) else text
 
 
+def _sequences(text: str, where: str) -> list[str]:
+    """The paths of the sequences of a scan, empty for one that it lacks."""
+    parts = [part.strip() for part in text.split(";")]
+    if not any(parts):
+        raise ManifestError("bad_row", f"{where} names no image")
+    return parts
+
+
 def _place(text: str, where: str, *, table: Path, root: Path | None) -> str:
     """A path of a table as a plain posix path below the data folder."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) or text.startswith(("//", "\\\\")):
         raise ManifestError("not_a_path", f"{where} has a URL where a path in the folder is needed; copy the file there")
     plain = text.replace("\\", "/")
-    if not plain.strip():
-        raise ManifestError("bad_row", f"{where} names no image")
     if plain.startswith(("/", "~")) or PureWindowsPath(plain).drive:
         raise ManifestError("path_escape", f"{where} has an absolute path; write it relative to the data folder")
     normal = posixpath.normpath(plain)

@@ -130,7 +130,7 @@ def _roots(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> 
     patients = {row.scan_id: patient_key(row.patient or row.scan_id) for row in rows}
     owner: dict[str, str] = {}
     for row in rows:
-        for token in filter(None, (row.sha256, *row.image.split(";"))):
+        for token in filter(None, (row.sha256, *row.sources)):
             join(patients[row.scan_id], owner.setdefault(token, patients[row.scan_id]))
     for one, other in together:
         join(patients[one], patients[other])

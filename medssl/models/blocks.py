@@ -1,7 +1,8 @@
 """Transformer blocks: attention and an MLP on normalised tokens, with the refinements that larger models need.
 
 Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929; LayerScale: Touvron et al., 2021, https://arxiv.org/abs/2103.17239; stochastic
-depth: Huang et al., 2016, https://arxiv.org/abs/1603.09382; SwiGLU: Shazeer, 2020, https://arxiv.org/abs/2002.05202.
+depth: Huang et al., 2016, https://arxiv.org/abs/1603.09382; SwiGLU: Shazeer, 2020, https://arxiv.org/abs/2002.05202; attention across: Fu
+et al., "Rethinking Patch Dependence for Masked Autoencoders", 2024, https://arxiv.org/abs/2401.14391.
 """
 
 from typing import Literal
@@ -101,7 +102,19 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        tokens = tokens + self.attention_branch(self.attend(self.norm_attention(tokens), rotation))
+        return self._updated(tokens, self.attend(self.norm_attention(tokens), rotation))
+
+    def last(self, tokens: Tensor, count: int) -> Tensor:
+        """(B, N, D) -> (B, count, D): what `forward` gives for the last `count` tokens, without the work for the others."""
+        normalised, width = self.norm_attention(tokens), tokens.shape[2]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(normalised[:, -count:], weight[:width], None if bias is None else bias[:width])
+        key_value = F.linear(normalised, weight[width:], None if bias is None else bias[width:])
+        attended: Tensor = self.project(attention(query, key_value, self.heads))
+        return self._updated(tokens[:, -count:], attended)
+
+    def _updated(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = tokens + self.attention_branch(attended)
         updated: Tensor = tokens + self.mlp_branch(self.mlp(self.norm_mlp(tokens)))
         return updated
 
@@ -112,3 +125,35 @@ class Block(nn.Module):
             query, key = rotate(query, rotation), rotate(key, rotation)
         attended: Tensor = self.project(rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)"))
         return attended
+
+
+class CrossBlock(nn.Module):
+    """Attention of queries to what is known, and an MLP; queries do not see each other (Fu et al., 2024).
+
+    Args:
+        width: D.
+        heads: Attention heads; divides D.
+        mlp_width: Width inside the MLP; by default 4 D.
+    """
+
+    def __init__(self, width: int, heads: int, *, mlp_width: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_query, self.norm_known, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.project = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        inside = mlp_width or 4 * width
+        self.mlp = nn.Sequential(nn.Linear(width, inside), nn.GELU(), nn.Linear(inside, width))
+
+    def forward(self, queries: Tensor, known: Tensor) -> Tensor:
+        """(B, M, D) and (B, N, D) -> (B, M, D)."""
+        attended = attention(self.query(self.norm_query(queries)), self.key_value(self.norm_known(known)), self.heads)
+        queries = queries + self.project(attended)
+        updated: Tensor = queries + self.mlp(self.norm_mlp(queries))
+        return updated
+
+
+def attention(query: Tensor, key_value: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention of queries (B, M, D) to keys and values (B, N, 2 D) -> (B, M, D)."""
+    query = rearrange(query, "b n (h d) -> b h n d", h=heads)
+    key, value = rearrange(key_value, "b n (two h d) -> two b h n d", two=2, h=heads)
+    return rearrange(F.scaled_dot_product_attention(query, key, value), "b h n d -> b n (h d)")

@@ -1,10 +1,8 @@
-"""Decoders on a ViT: the light one that reconstructs hidden patches, and the convolutional one that segments.
+"""The convolutional decoder on a ViT that segments.
 
-The segmenter follows UNETR (Hatamizadeh et al., 2021, https://arxiv.org/abs/2103.10504) in joining transformer features with convolutional
+It follows UNETR (Hatamizadeh et al., 2021, https://arxiv.org/abs/2103.10504) in joining transformer features with convolutional
 skips at every scale; its skips come from a convolutional path over the image, as in TransUNet (Chen et al., 2021, https://arxiv.org/abs/2102.04306).
 """
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,42 +10,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture, Network
-from medssl.models.blocks import Block
 from medssl.models.encoder import TokenEncoder
-from medssl.models.patches import sincos_positions
-
-
-class PatchDecoder(nn.Module):
-    """Predicts hidden patches from visible features; used in pretraining only.
-
-    Args:
-        encoder_width: D of the encoder.
-        patch_values: Values of one patch, P * C.
-        width: Width of the decoder's tokens.
-        depth: Number of blocks.
-        heads: Attention heads.
-    """
-
-    def __init__(self, encoder_width: int, patch_values: int, *, width: int = 128, depth: int = 2, heads: int = 4) -> None:
-        super().__init__()
-        self.embed = nn.Linear(encoder_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        nn.init.normal_(self.mask_token, std=0.02)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.predict = nn.Linear(width, patch_values)
-
-    def forward(self, features: Tensor, visible: Tensor, hidden: Tensor, grid: Sequence[int]) -> Tensor:
-        """Visible features (B, N_visible, D) -> predictions for the hidden patches (B, N_hidden, P * C)."""
-        width = self.mask_token.shape[2]
-        positions = sincos_positions(grid, width).to(features)
-        known = self.embed(features) + positions[visible]
-        asked = self.mask_token + positions[hidden]
-        tokens = torch.cat([known, asked.to(known)], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        prediction: Tensor = self.predict(self.norm(tokens[:, known.shape[1] :]))
-        return prediction
 
 
 class ConvBlock(nn.Module):

@@ -6,6 +6,7 @@ Shapes: images (B, C, *S), patches (B, N, P * C) with N the number of patches an
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -36,6 +37,16 @@ def patchify(images: Tensor, patch: Sequence[int]) -> Tensor:
     return rearrange(images, f"b c {inside} -> {outside}", **{f"p{axis}": width for axis, width in zip(axes, patch, strict=True)})
 
 
+def patches_at(images: Tensor, patch: Sequence[int], places: Tensor) -> Tensor:
+    """(B, C, *S) -> (B, M, P * C), the patches at `places` (B, M) alone: no others are copied."""
+    grid, axes = grid_of(images.shape[2:], patch), _AXES[: len(patch)]
+    outside = f"b {' '.join(axes)} {' '.join('p' + axis for axis in axes)} c"
+    sizes = {f"p{axis}": width for axis, width in zip(axes, patch, strict=True)}
+    view = rearrange(images, f"b c {' '.join(f'({axis} p{axis})' for axis in axes)} -> {outside}", **sizes)
+    sample = torch.arange(len(images), device=images.device)[:, None]
+    return view[(sample, *torch.unravel_index(places, grid))].flatten(2)
+
+
 def unpatchify(patches: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Tensor:
     """(B, N, P * C) -> (B, C, *S), the inverse of `patchify`."""
     axes = _AXES[: len(patch)]
@@ -45,18 +56,28 @@ def unpatchify(patches: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Te
     return rearrange(patches, f"{outside} -> b c {inside}", **sizes, **dict(zip(axes, grid, strict=True)))
 
 
-def sincos_positions(grid: Sequence[int], width: int) -> Tensor:
-    """(N, width) fixed sine-cosine positions over a grid of any size.
+def sincos_positions(grid: Sequence[int], width: int, device: torch.device | None = None) -> Tensor:
+    """(N, width) fixed sine-cosine positions over a grid of any size, computed once for each grid and device; not to be changed in place.
 
     Each axis gets an equal, even share of the width, the rest stays 0. Vaswani et al., 2017, section 3.5, applied per axis as in
     He et al., 2021.
     """
+    return _sincos(tuple(grid), width, device or torch.device("cpu"))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)
+def _sincos(grid: tuple[int, ...], width: int, device: torch.device) -> Tensor:
     share = width // (2 * len(grid))
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(share) / share)
-    coordinates = torch.stack(torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij"), dim=-1).flatten(0, -2)
-    angles = (coordinates[:, :, None] * frequencies).float()  # (N, axes, share)
+    angles = (_coordinates(grid)[:, :, None] * frequencies).float()  # (N, axes, share)
     positions = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-    return torch.nn.functional.pad(positions, (0, width - positions.shape[1]))
+    return torch.nn.functional.pad(positions, (0, width - positions.shape[1])).to(device)
+
+
+def _coordinates(grid: Sequence[int]) -> Tensor:
+    """(N, axes) of the cells of a grid, in row-major order."""
+    return torch.stack(torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij"), dim=-1).flatten(0, -2)
 
 
 @dataclass(frozen=True)
@@ -71,10 +92,6 @@ class Rotation:
     cos: Tensor
     sin: Tensor
 
-    def to(self, device: torch.device) -> "Rotation":
-        """On a device."""
-        return Rotation(self.cos.to(device), self.sin.to(device))
-
     def at(self, visible: Tensor) -> "Rotation":
         """Those of the tokens in `visible` (B, N_visible)."""
         return Rotation(self.cos[visible], self.sin[visible])
@@ -85,17 +102,22 @@ class Rotation:
         return Rotation(torch.nn.functional.pad(self.cos, pad, value=1.0), torch.nn.functional.pad(self.sin, pad))
 
 
-def axial_rotation(grid: Sequence[int], head_width: int, base: float = 100.0) -> Rotation:
-    """Rotary positions over a grid of any size: each axis turns an equal share of the pairs of channels of a head.
+def axial_rotation(grid: Sequence[int], head_width: int, base: float = 100.0, device: torch.device | None = None) -> Rotation:
+    """Rotary positions over a grid of any size: each axis turns an equal share of the pairs of channels of a head; computed once.
 
     Su et al., "RoFormer", 2021, https://arxiv.org/abs/2104.09864; axial, base 100: Heo et al., "Rotary Position Embedding for Vision
     Transformer", 2024, https://arxiv.org/abs/2403.13298.
     """
+    return _axial(tuple(grid), head_width, base, device or torch.device("cpu"))
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)
+def _axial(grid: tuple[int, ...], head_width: int, base: float, device: torch.device) -> Rotation:
     share = head_width // (2 * len(grid))
     frequencies = base ** (-torch.arange(share) / share)
-    coordinates = torch.stack(torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij"), dim=-1).flatten(0, -2)
-    angles = (coordinates[:, :, None] * frequencies).flatten(1)  # (N, P)
-    return Rotation(angles.cos(), angles.sin())
+    angles = (_coordinates(grid)[:, :, None] * frequencies).flatten(1)  # (N, P)
+    return Rotation(angles.cos().to(device), angles.sin().to(device))
 
 
 def rotate(channels: Tensor, rotation: Rotation) -> Tensor:

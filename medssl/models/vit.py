@@ -17,7 +17,7 @@ from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
 from medssl.models.blocks import Block, Mlp
 from medssl.models.encoder import TokenEncoder, check_hidden, visible_cells
-from medssl.models.patches import Rotation, as_map, axial_rotation, grid_of, patchify, resized_positions, sincos_positions
+from medssl.models.patches import Rotation, as_map, axial_rotation, grid_of, patches_at, patchify, resized_positions, sincos_positions
 
 Positions = Literal["sincos", "rotary", "both", "learned"]
 
@@ -134,9 +134,7 @@ class ViT(TokenEncoder):
         Returns:
             (B, N, D) or (B, N_visible, D).
         """
-        patches = patchify(images, self.patch)
-        if visible is not None:
-            patches = take(patches, visible)
+        patches = patchify(images, self.patch) if visible is None else patches_at(images, self.patch, visible)
         tokens: Tensor = self.embed(patches)
         if seen is not None:
             tokens = torch.where(seen, tokens, 0.0 if self.mask_token is None else self.mask_token.to(tokens))
@@ -150,13 +148,13 @@ class ViT(TokenEncoder):
         """(N, D) positions to add to the tokens, or None where rotary positions do all."""
         if self.position_table is not None and self.position_grid is not None:
             return resized_positions(self.position_table, self.position_grid, grid)
-        return None if self.positions == "rotary" else sincos_positions(grid, self.width)
+        return None if self.positions == "rotary" else sincos_positions(grid, self.width, self.embed.weight.device)
 
     def rotation(self, grid: Sequence[int], visible: Tensor | None = None) -> Rotation | None:
         """Turns of queries and keys, or None without rotary positions."""
         if self.positions not in ("rotary", "both"):
             return None
-        rotation = axial_rotation(grid, self.width // self.heads).to(self.embed.weight.device)
+        rotation = axial_rotation(grid, self.width // self.heads, device=self.embed.weight.device)
         rotation = rotation if visible is None else rotation.at(visible)
         return rotation if self.registers is None else rotation.after(len(self.registers))
 

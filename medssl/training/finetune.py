@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
@@ -14,12 +13,13 @@ from medssl.data.seen import Seen, merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
-from medssl.models.bundle import Bundle, read_weights
+from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
 from medssl.training.run import Run, facts, fit, versions
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
+from medssl.training.start import start_from
 from medssl.training.validation import operating_points, score_cases
 from medssl.views.augment import Augment
 
@@ -120,24 +120,6 @@ def finetune(
         seen=_seen(store, train, validation, before),
     )
     return trained.write(run.folder / "bundle", network, _card(trained))
-
-
-def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[tuple[str, ...], Seen]:
-    """Put pretrained weights into a network's encoder; returns the lineage and what the bundle has seen.
-
-    Raises:
-        ConfigError: No encoder, another shape, or another preprocessing.
-    """
-    pretrained = Bundle.read(bundle)
-    encoder = getattr(network, "encoder", None)
-    if encoder is None:
-        raise ConfigError(f"{type(network).__name__} has no encoder to start from a bundle; set bundle to null, or take a ViT network")
-    if pretrained.architecture != encoder.architecture():
-        raise ConfigError("the network's encoder differs from the bundle's; copy its init_args from bundle.json into the config")
-    if pretrained.preprocess != store.preprocess:
-        raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
-    encoder.load_state_dict(read_weights(bundle))
-    return (pretrained.model_id, *pretrained.lineage), pretrained.seen
 
 
 def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:

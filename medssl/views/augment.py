@@ -92,13 +92,13 @@ def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tenso
         images: (B, C, *S) float.
         settings: Strengths.
         streams: Randomness of each sample.
-        masks: (B, M, *S) of 0 and 1 that move with the images, or None.
+        masks: (B, M, *S) of 0 and 1, or bool, that move with the images, or None.
     """
     theta = _draw_theta(images, settings, streams=streams)
     if settings.resamples:
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        moved_masks = None if masks is None else (F.grid_sample(masks, grid, align_corners=False) >= 0.5).to(masks.dtype)
+        moved_masks = None if masks is None else (F.grid_sample(masks.to(images), grid, align_corners=False) >= 0.5).to(masks.dtype)
     else:
         moved = _flipped(images, theta)
         moved_masks = None if masks is None else _flipped(masks, theta)

@@ -75,3 +75,9 @@ def test_the_first_words_never_change() -> None:
     """A bundle of today is compared with scans of next year."""
     ramp = np.arange(16 * 16 * 8, dtype=np.float32).reshape(16, 16, 8) ** 1.5
     assert hex(int(signs(ramp)[0, 0, 0])) == "0x38a11263ef93f4fa"
+
+
+def test_a_sequence_that_is_absent_does_not_hide_the_others() -> None:
+    one, other = (np.stack([np.zeros_like(scan(seed)), scan(seed)]) for seed in (1, 2))
+    known = np.stack([fingerprint(Volume(array, np.eye(4))) for array in (one, one[1:], other)])
+    assert {tuple(sorted((pair.first, pair.second))) for pair in alike(known)} == {(0, 1)}

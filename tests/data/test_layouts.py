@@ -226,3 +226,18 @@ def test_a_mask_of_as_many_volumes_is_split_with_its_scan(tmp_path: Path) -> Non
         nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
     rows = split_volumes(tmp_path, [ManifestRow("a", "P1", "a.nii", lesion="m.nii")], ReadOptions(four_d="split"))
     assert [(row.image, row.lesion) for row in rows] == [("a.nii/t000", "m.nii/t000"), ("a.nii/t001", "m.nii/t001")]
+
+
+def test_a_case_without_a_channel_that_others_have_keeps_the_place_empty(tmp_path: Path) -> None:
+    make(tmp_path, "imagesTr/c1_0000.nii.gz", "imagesTr/c1_0001.nii.gz", "imagesTr/c2_0001.nii.gz", "imagesTs/c3_0000.nii.gz")
+    assert [row.image for row in find_layout(tmp_path)] == [
+        ";imagesTr/c2_0001.nii.gz",
+        "imagesTr/c1_0000.nii.gz;imagesTr/c1_0001.nii.gz",
+        "imagesTs/c3_0000.nii.gz;",
+    ]
+
+
+def test_a_table_of_labels_brings_reports_to_the_scans_of_a_layout(tmp_path: Path) -> None:
+    make(tmp_path, "imagesTr/c1_0000.nii.gz")
+    (tmp_path / "labels.csv").write_text("image,report\nimagesTr/c1_0000.nii.gz,No lesion.\n")
+    assert find_layout(tmp_path, layout="nnunet", labels=tmp_path / "labels.csv")[0].report == "No lesion."

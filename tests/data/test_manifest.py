@@ -53,6 +53,8 @@ def test_a_split_holds_its_rows_only() -> None:
         ('image,patient\n"a.nii,P1\n', "bad_row"),
         ("image,patient,patient\na.nii,P1,P1\n", "bad_row"),
         ("image,patient\n,P1\n", "bad_row"),
+        ("image,patient\n;; ,P1\n", "bad_row"),
+        ("image,patient\na.nii;../b.nii,P1\n", "path_escape"),
         ("image,label\na.nii,\n", "bad_label"),
         ("image,label\na.nii,NaN\n", "bad_label"),
         ("image,label\na.nii,0.5\n", "bad_label"),
@@ -135,3 +137,16 @@ def test_without_a_patient_column_the_image_is_the_patient(tmp_path: Path) -> No
 
 def test_case_and_blanks_do_not_make_another_patient() -> None:
     assert patient_key(" p 1\t") == patient_key("P1")
+
+
+def test_a_sequence_that_a_scan_lacks_is_left_empty_and_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,patient\n;x/t1.nii ;x/t2.nii,P1\n")
+    (row,) = Manifest.read(tmp_path / "t.csv").rows
+    assert (row.image, row.sources, row.scan_id) == (";x/t1.nii;x/t2.nii", ("x/t1.nii", "x/t2.nii"), "x__t1")
+    assert row_warnings(row) == ("missing_sequence",)
+
+
+def test_a_report_keeps_its_lines_commas_and_quotes(tmp_path: Path) -> None:
+    said = 'No lesion, "none at all".\nLeft ventricle: normal; größe 3 mm.'
+    Manifest((ManifestRow("a", "P1", "a.nii", report=said),)).write(tmp_path / "manifest.csv")
+    assert Manifest.read(tmp_path / "manifest.csv").rows[0].report == said

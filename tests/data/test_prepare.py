@@ -18,10 +18,12 @@ import pytest
 
 from medssl.data import intake
 from medssl.data import prepare as prepare_module
+from medssl.data.dataset import Crops, load_cases
 from medssl.data.entry import Entry
 from medssl.data.prepare import Guard, prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
+from medssl.data.unlabelled import UnlabelledDataset
 from medssl.errors import ConflictError, ManifestError, ScanError
 from medssl.io.options import ReadOptions
 from medssl.workers import Pool
@@ -376,3 +378,38 @@ def test_a_folder_without_a_usable_scan_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no usable scan"):
         prepare(tmp_path / "scans", tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_scan_that_lacks_a_sequence_has_a_constant_channel_that_is_not_present(tmp_path: Path) -> None:
+    for patient in range(4):
+        for number, name in enumerate(["flair", "t1", "t2"]):
+            save(tmp_path / "scans" / f"p{patient}" / f"{name}.nii.gz", picture(10 * patient + number), (1.0, 1.0, 1.0))
+    paths = ["p0/flair.nii.gz;p0/t1.nii.gz;p0/t2.nii.gz", "p1/flair.nii.gz;;p1/t2.nii.gz", ";p2/t1.nii.gz;p2/t2.nii.gz", ";;p3/t2.nii.gz"]
+    lines = ["patient,split,image", *(f"p{patient},train,{path}" for patient, path in enumerate(paths))]
+    (tmp_path / "scans" / "patients.csv").write_text("\n".join(lines))
+    preprocess = Preprocess(spacing_mm=(1.5, 1.5, 1.5), intensity="window", window_hu=(-160.0, 240.0))
+    manifest, refused = prepare(tmp_path / "scans", tmp_path / "store", preprocess=preprocess, workers=1)
+    store = Store(tmp_path / "store")
+    present = {row.patient: store.entry(row).present for row in store.manifest.rows}
+    assert (len(manifest.rows), refused) == (4, 0)
+    assert present == {"p0": (True, True, True), "p1": (True, False, True), "p2": (False, True, True), "p3": (False, False, True)}
+    warned = {scan["source"]: scan["reasons"] for scan in json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]}
+    assert [warned[path] for path in paths] == [[], *[["missing_sequence"]] * 3]
+    dataset = UnlabelledDataset(load_cases(store, manifest.rows, masks=False), Crops((8, 8, 4)), seed=0)
+    batch = dataset.__getitems__(range(20))
+    assert not batch["present"].all()
+    varies = (batch["image"] != batch["image"][..., :1, :1, :1]).flatten(3).any(dim=3)
+    assert varies.equal(batch["present"])
+
+
+def test_a_report_reaches_the_data_set_and_nothing_but_the_manifest(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = folder / "patients.csv"
+    header, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},report", *(f'{line},"Secret finding, stable."' for line in lines)]))
+    prepare(folder, tmp_path / "store", workers=1)
+    store = Store(tmp_path / "store")
+    sample = UnlabelledDataset(load_cases(store, store.manifest.rows, masks=False), Crops((8, 8)), seed=0)[0]
+    assert bytes(sample["text"].tolist()).rstrip(b"\0") == b"Secret finding, stable."
+    holding = [path.name for path in (tmp_path / "store").rglob("*") if path.is_file() and b"Secret" in path.read_bytes()]
+    assert holding == ["manifest.csv"]
+    assert "Secret" not in caplog.text

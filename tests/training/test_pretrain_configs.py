@@ -18,7 +18,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["simclr_2d", "moco_2d", "vicreg_2d", "triplet_2d", "dino_2d"])
+@pytest.mark.parametrize("recipe", ["simclr_2d", "moco_2d", "vicreg_2d", "triplet_2d", "dino_2d", "hybrid_2d"])
 def test_a_recipe_ends_with_an_encoder(tmp_path: Path, store: Path, root: Path, recipe: str) -> None:
     options = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
     config = str(root / "configs" / "pretrain" / f"{recipe}.yaml")
