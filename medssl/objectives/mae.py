@@ -6,6 +6,7 @@ Bachmann et al., "MultiMAE", 2022, https://arxiv.org/abs/2204.01678, here within
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -142,17 +143,12 @@ class MAE(Objective):
         """
         images = batch.crop(0)
         mask = self.mask(images, batch.streams)
-        patches = patchify(images, self.encoder.patch)
-        prediction = self.predict(images, mask).to(patches)
+        prediction = self.predict(images, mask)
         if self.normalise_patches:
             weight = self.weight(batch.inside(0), mask)
             mean, deviation = moments(patches_at(images, self.encoder.patch, mask.hidden), weight)
             prediction = prediction * deviation + mean
-        where = mask.hidden[:, :, None].expand_as(prediction)
-        masked = patches.scatter(1, where, float(images.min()))
-        filled = patches.scatter(1, where, prediction)
-        grid = grid_of(images.shape[2:], self.encoder.patch)
-        return torch.stack([images, *(unpatchify(part, self.encoder.patch, grid) for part in (masked, filled))])
+        return in_pictures(images, self.encoder.patch, mask.hidden, prediction)
 
 
 _EPSILON = 1e-6
@@ -184,6 +180,22 @@ def hidden_error(prediction: Tensor, target: Tensor, weight: Tensor | None = Non
     if weight is None:
         return mean_of(error.sum(), torch.tensor(float(error.numel()), device=error.device))
     return mean_of((error * weight).sum(), weight.sum())
+
+
+def in_pictures(images: Tensor, patch: Sequence[int], hidden: Tensor, prediction: Tensor) -> Tensor:
+    """(3, B, C, *S): crops, crops with hidden patches blanked out, and crops with them filled in.
+
+    Args:
+        images: (B, C, *S).
+        patch: Voxels of a patch along each axis.
+        hidden: (B, N_hidden) places of hidden patches.
+        prediction: (B, N_hidden, P * C).
+    """
+    patches, grid = patchify(images, patch), grid_of(images.shape[2:], patch)
+    where = hidden[:, :, None].expand_as(prediction)
+    masked = patches.scatter(1, where, float(images.min()))
+    filled = patches.scatter(1, where, prediction.to(patches))
+    return torch.stack([images, *(unpatchify(part, patch, grid) for part in (masked, filled))])
 
 
 def kept_sequences(present: Tensor, drop: float, context: int, *, streams: Streams) -> Tensor:

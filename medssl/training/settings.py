@@ -88,5 +88,5 @@ class Training:
             for of_encoder in (False, True)
             for decayed in (False, True)
         ]
-        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas)
+        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
         return optimizer, LambdaLR(optimizer, warmup_cosine(self.steps, round(self.warmup * self.steps)))
