@@ -84,14 +84,11 @@ def test_nt_xent_does_not_depend_on_the_order_of_samples(name: str) -> None:
 
 
 def test_crops_of_one_patient_do_not_repel_each_other() -> None:
-    z = torch.randn(3, 2, 5, requires_grad=True)
-    (gradient,) = torch.autograd.grad(nt_xent(z[:2], 0.2, patient=torch.tensor([4, 4])), z)
-    assert gradient.eq(0).all()  # two crops, one patient: nothing to tell apart
-    moved = z.detach().clone()
-    moved[0] += 10
-    patient = torch.tensor([4, 4, 5])
-    anchor = [nt_xent(rows[1:], 0.2, patient=patient[1:]) for rows in (z, moved)]
-    assert anchor[0].equal(anchor[1])
+    z = torch.randn(2, 2, 5, requires_grad=True)
+    loss = nt_xent(z, 0.2, patient=torch.tensor([4, 4]))
+    (gradient,) = torch.autograd.grad(loss, z)
+    assert loss == 0
+    assert gradient.eq(0).all()  # nothing to tell apart
 
 
 @pytest.mark.parametrize("name", CONTRASTS)
@@ -114,7 +111,6 @@ def test_aligned_views_cost_less_than_random_ones(name: str) -> None:
 def test_the_loss_is_computed_in_float32_under_automatic_casts() -> None:
     z = torch.randn(5, 2, 7)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert nt_xent(z, 0.1).equal(nt_xent(z, 0.1).float())
         inside = nt_xent(z, 0.1)
     assert inside.equal(nt_xent(z, 0.1))
 

@@ -1,5 +1,3 @@
-"""A store of a few tiny scans."""
-
 from pathlib import Path
 
 import numpy as np
