@@ -29,7 +29,7 @@ def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[tuple[st
     encoder = getattr(network, "encoder", None)
     if encoder is None:
         raise ConfigError(f"{type(network).__name__} has no encoder to start from a bundle; set bundle to null, or take a ViT network")
-    if pretrained.architecture != encoder.architecture():
+    if not pretrained.architecture.same_weights(encoder.architecture()):
         raise ConfigError("the network's encoder differs from the bundle's; copy its init_args from bundle.json into the config")
     if pretrained.preprocess != store.preprocess:
         raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
