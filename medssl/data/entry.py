@@ -144,15 +144,14 @@ class Bits:
         return self[tuple(slice(0, size) for size in self.shape)]
 
 
-def entry_key(sha256: str, lesion_sha256: str, preprocess: Preprocess) -> str:
+def entry_key(content_sha256: str, preprocess: Preprocess) -> str:
     """Identity of what is stored of a scan.
 
     Args:
-        sha256: `voxels_sha256` of the scan.
-        lesion_sha256: Hash of its mask, empty where there is none.
+        content_sha256: Hash of the scan's voxels, place and mask.
         preprocess: Grid and intensity.
     """
-    text = json.dumps([FORMAT, sha256, lesion_sha256, preprocess.digest()])
+    text = json.dumps([FORMAT, content_sha256, preprocess.digest()])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import time
@@ -21,7 +22,7 @@ from medssl.data.preprocess import Preprocess
 from medssl.errors import ScanError
 from medssl.io.discover import read_volume
 from medssl.io.options import AS_STORED, ReadOptions
-from medssl.io.voxels import voxels_sha256
+from medssl.io.voxels import exact_sha256, voxels_sha256
 from medssl.volume import Volume
 
 _POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in another file of the folder
@@ -41,7 +42,8 @@ class Intake:
         refusal: Reason code of a refusal, empty when the scan is used.
         note: The refusal in a sentence.
         warnings: Reason codes of a scan that is used all the same.
-        lesion_sha256: Hash of the mask, empty where there is none.
+        voxels_sha256: The fingerprint of the report, over rounded values.
+        content_sha256: Hash of all that a stored scan is made from: voxels, place and mask.
         signs: Fingerprint of the scan; None when refused.
     """
 
@@ -52,7 +54,8 @@ class Intake:
     refusal: str = ""
     note: str = ""
     warnings: tuple[str, ...] = ()
-    lesion_sha256: str = ""
+    voxels_sha256: str = ""
+    content_sha256: str = ""
     signs: Bits | None = None
 
     @property
@@ -74,7 +77,7 @@ class Intake:
             "shape": self.shape,
             "spacing_mm": self.spacing_mm,
             "affine_ras": self.affine_ras,
-            "voxels_sha256": self.row.sha256 or None,
+            "voxels_sha256": self.voxels_sha256 or None,
         }
 
 
@@ -110,21 +113,21 @@ class Storing:
     Args:
         folder: The data folder.
         store: The store.
-        row: The scan, with the hash of its voxels.
-        lesion_sha256: The hash of its mask, empty where there is none.
+        row: The scan.
+        content_sha256: What it was read from, see `Intake`.
         preprocess: Grid and intensity.
     """
 
     folder: Path
     store: Path
     row: ManifestRow
-    lesion_sha256: str
+    content_sha256: str
     preprocess: Preprocess
 
     @property
     def key(self) -> str:
         """Identity of what is stored."""
-        return entry_key(self.row.sha256, self.lesion_sha256, self.preprocess)
+        return entry_key(self.content_sha256, self.preprocess)
 
 
 def take_in(reading: Reading) -> Intake:
@@ -139,7 +142,7 @@ def take_in(reading: Reading) -> Intake:
         image, lesion = read_row(reading.folder, row, reading.options)
         intake = _learned(row, image, lesion)
         if reading.preprocess is not None:
-            _put(Storing(reading.folder, reading.store, intake.row, intake.lesion_sha256, reading.preprocess), image, lesion)
+            _put(Storing(reading.folder, reading.store, intake.row, intake.content_sha256, reading.preprocess), image, lesion)
     except ScanError as error:
         return Intake(row, refusal=error.code, note=str(error))
     except MemoryError:
@@ -160,7 +163,7 @@ def keep(storing: Storing) -> bool:
         return False
     was_there = entry_path(storing.store, storing.row.scan_id, storing.key, "json").exists()
     image, lesion = read_row(storing.folder, storing.row, storing.preprocess.read)
-    if (voxels_sha256(image), _mask_sha256(lesion)) != (storing.row.sha256, storing.lesion_sha256):
+    if _content_sha256(image, lesion) != storing.content_sha256:
         raise ScanError("changed_while_read", f"scan {storing.row.scan_id} is not what it was when it was read; run medssl prepare again")
     _put(storing, image, lesion)
     return was_there
@@ -202,20 +205,22 @@ def _put(storing: Storing, image: Volume, lesion: Volume | None) -> None:
 
 def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
     has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
-    full = replace(row, sha256=voxels_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
+    full = replace(row, sha256=exact_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
     return Intake(
         row=full,
         shape=image.shape,
         spacing_mm=image.spacing_mm,
         affine_ras=image.affine.tolist(),
         warnings=row_warnings(row),
-        lesion_sha256=_mask_sha256(lesion),
+        voxels_sha256=voxels_sha256(image),
+        content_sha256=_content_sha256(image, lesion),
         signs=fingerprint(image),
     )
 
 
-def _mask_sha256(lesion: Volume | None) -> str:
-    return "" if lesion is None else hashlib.sha256(np.packbits(lesion.array[0] > 0).tobytes()).hexdigest()
+def _content_sha256(image: Volume, lesion: Volume | None) -> str:
+    mask = "" if lesion is None else hashlib.sha256(np.packbits(lesion.array[0] > 0).tobytes()).hexdigest()
+    return hashlib.sha256(json.dumps([exact_sha256(image), image.affine.tolist(), image.nominal, mask]).encode()).hexdigest()
 
 
 def _memory(intake: Intake, stamp: str) -> dict[str, Any]:
@@ -227,7 +232,8 @@ def _memory(intake: Intake, stamp: str) -> dict[str, Any]:
         "shape": intake.shape,
         "spacing_mm": intake.spacing_mm,
         "affine_ras": intake.affine_ras,
-        "lesion_sha256": intake.lesion_sha256,
+        "voxels_sha256": intake.voxels_sha256,
+        "content_sha256": intake.content_sha256,
         "signs": "" if intake.signs is None else base64.b64encode(intake.signs.tobytes()).decode(),
     }
 
@@ -239,14 +245,15 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
     i, j, k = record["shape"]
     i_mm, j_mm, k_mm = record["spacing_mm"]
     signs = np.frombuffer(base64.b64decode(record["signs"]), np.uint64).reshape(2, 4, -1)
-    said = record["row"] if record["lesion_sha256"] else {**record["row"], "has_lesion": row.has_lesion}
+    said = record["row"] if row.lesion else {**record["row"], "has_lesion": row.has_lesion}
     return Intake(
         row=replace(row, **said),
         shape=(i, j, k),
         spacing_mm=(i_mm, j_mm, k_mm),
         affine_ras=record["affine_ras"],
         warnings=row_warnings(row),
-        lesion_sha256=record["lesion_sha256"],
+        voxels_sha256=record["voxels_sha256"],
+        content_sha256=record["content_sha256"],
         signs=signs,
     )
 

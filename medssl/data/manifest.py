@@ -60,7 +60,7 @@ class ManifestRow:
         label: Class name; empty where it is not known.
         modality: DICOM modality code.
         nominal: The source gives no physical geometry.
-        sha256: `voxels_sha256` of the scan.
+        sha256: Digest of its voxels, that of the intake report where all values are whole numbers.
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.

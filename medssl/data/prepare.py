@@ -85,7 +85,7 @@ def prepare(
         manifest, leakage = _split(usable, out, seed=seed, guard=guard)
         storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
     _write_report(out, intakes)
-    index = replace(index, scans={each.row.scan_id: (each.key, each.lesion_sha256) for each in storings})
+    index = replace(index, scans={each.row.scan_id: (each.key, each.content_sha256) for each in storings})
     write_store(out, manifest, index, signs=_signs(usable), leakage=leakage)
     _remove_outdated(out, old, index, readings={intake.row.scan_id for intake in intakes})
     return manifest, len(intakes) - len(usable)
@@ -127,8 +127,8 @@ def _write_report(out: Path, intakes: Sequence[Intake]) -> None:
 
 def _storings(folder: Path, out: Path, usable: Sequence[Intake], manifest: Manifest, preprocess: Preprocess) -> list[Storing]:
     """What is to be stored, in the order of the manifest."""
-    lesions = {intake.row.scan_id: intake.lesion_sha256 for intake in usable}
-    return [Storing(folder, out, row, lesions[row.scan_id], preprocess) for row in manifest.rows]
+    contents = {intake.row.scan_id: intake.content_sha256 for intake in usable}
+    return [Storing(folder, out, row, contents[row.scan_id], preprocess) for row in manifest.rows]
 
 
 def _keep(storings: Sequence[Storing], pool: Pool) -> Sequence[Storing]:

@@ -36,7 +36,7 @@ class Index:
     Args:
         preprocess: Grid and intensity of all scans.
         source: The data folder, relative to the store; where it can be reached, damaged scans are made again from it.
-        scans: Key of the entry and hash of the mask, by scan_id, in the order of the fingerprints.
+        scans: Key of the entry and hash of what it was made from, by scan_id, in the order of the fingerprints.
         fingerprints: SHA-256 of `fingerprints.npy`, empty where there are none.
     """
 
@@ -59,7 +59,7 @@ class Index:
             raise ConflictError(f"{store.name} holds a store of format {found}, this medssl reads {FORMAT}; prepare another out folder")
         if fields is None:
             return None
-        scans = {scan_id: (key, lesion) for scan_id, (key, lesion) in fields["scans"].items()}
+        scans = {scan_id: (key, content) for scan_id, (key, content) in fields["scans"].items()}
         return cls(Preprocess.from_dict(fields["preprocess"]), fields["source"], scans, fields["fingerprints"])
 
     def write(self, store: Path) -> None:

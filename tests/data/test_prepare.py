@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -413,3 +414,31 @@ def test_a_report_reaches_the_data_set_and_nothing_but_the_manifest(folder: Path
     holding = [path.name for path in (tmp_path / "store").rglob("*") if path.is_file() and b"Secret" in path.read_bytes()]
     assert holding == ["manifest.csv"]
     assert "Secret" not in caplog.text
+
+
+def save_map(path: Path, values: np.ndarray, *, spacing_mm: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(values.astype(np.float32), np.diag([spacing_mm, 1.0, 1.0, 1.0]))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def test_maps_of_values_below_one_half_are_not_taken_for_equal(tmp_path: Path) -> None:
+    for number in range(2):
+        save_map(tmp_path / "scans" / f"p{number}" / "adc.nii.gz", np.random.default_rng(number).uniform(0, 0.4, (16, 16, 6)))
+    manifest, _ = prepare(tmp_path / "scans", tmp_path / "store")
+    assert len({row.sha256 for row in manifest.rows}) == 2
+
+
+@pytest.mark.parametrize(("factor", "spacing_mm"), [(2.0, 1.0), (1.0, 2.0)])
+def test_a_scan_whose_small_values_or_place_changed_is_stored_anew(tmp_path: Path, factor: float, spacing_mm: float) -> None:
+    values, store = np.random.default_rng(0).uniform(0, 0.2, (16, 16, 6)), tmp_path / "store"
+    values[4:8, 4:8] = 0.2
+    save_map(tmp_path / "scans" / "p0" / "adc.nii.gz", values)
+    preprocess = Preprocess(spacing_mm=(1.0, 1.0, 1.0), intensity="window", window_hu=(0.0, 1.0))
+    prepare(tmp_path / "scans", store, preprocess=preprocess)
+    before = np.array(Store(store).image(Store(store).manifest.rows[0]))
+    save_map(tmp_path / "scans" / "p0" / "adc.nii.gz", values * factor, spacing_mm=spacing_mm)
+    prepare(tmp_path / "scans", store, preprocess=preprocess)
+    after = np.array(Store(store).image(Store(store).manifest.rows[0]))
+    assert before.shape != after.shape or not np.allclose(before, after)

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> Path:
         row = ManifestRow(scan_id=f"s{number}", patient=f"p{number}", split=split, image="x", sha256=f"{number:064d}", has_lesion="1")
         image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
         lesion[0, 4:9, 4:9, 1:3] = 1
-        key = entry_key(row.sha256, "mask", Preprocess())
+        key = entry_key(row.sha256, Preprocess())
         write_entry(folder, row.scan_id, key, image=encode(image + 3 * lesion), affine=np.eye(4), lesion=lesion)
         rows.append(row)
         scans[row.scan_id] = (key, "mask")
