@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from medssl.errors import ConfigError, MedSSLError
@@ -20,6 +21,12 @@ Result = TypeVar("Result")
 
 _PATIENCE_S = 2.0  # what takes less is done sooner than processes start
 _READY = "ready"
+# -P: nothing is imported from the folder in which the command runs, which may be one of scans that nobody vouches for
+_CHILD = """import sys
+if sys.argv[2] not in sys.path:
+    sys.path.insert(0, sys.argv[2])
+from medssl.workers import work
+work()"""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # there is a worker a core
 
 
@@ -54,7 +61,7 @@ class _Worker:
         self.index: int | None = None
         self.is_ready = False
         self.pipe, there = multiprocessing.Pipe()
-        command = [sys.executable, "-c", "from medssl.workers import work; work()", str(there.fileno())]
+        command = [sys.executable, "-P", "-c", _CHILD, str(there.fileno()), str(Path(__file__).resolve().parents[1])]
         # A session of its own: Ctrl-C reaches the command, which then ends its workers.
         self.process = subprocess.Popen(command, pass_fds=[there.fileno()], start_new_session=True, env=os.environ | _ONE_THREAD)
         there.close()

@@ -66,6 +66,12 @@ def test_processes_start_only_where_more_is_left_than_patience_bears(monkeypatch
     assert set(spread(own_pid, range(12), patience_s=4.5).values()) != {os.getpid()}
 
 
+def test_a_worker_imports_nothing_from_the_folder_in_which_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert spread(double, range(3)) == {0: 0, 1: 2, 2: 4}
+
+
 def test_what_is_done_soon_needs_no_process() -> None:
     assert set(spread(pid, range(3), patience_s=60).values()) == {os.getpid()}
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,13 @@ from medssl.volume import Array
 
 WORKERS = min(4, os.cpu_count() or 1)
 _PATIENCE_S = 90.0
+_ROOT = str(Path(__file__).resolve().parents[2])
+# -P: nothing is imported from the folder in which the command runs, which may be one of scans that nobody vouches for
+_CHILD = """import sys
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from medssl.io.decode_child import main
+main()"""
 
 
 class Decoder:
@@ -64,7 +72,7 @@ class Decoder:
         if self.process is None:
             # its output on stderr may hold values of tags
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "medssl.io.decode_child"],
+                [sys.executable, "-P", "-c", _CHILD, _ROOT],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -29,6 +29,13 @@ def test_a_frame_comes_back_as_its_values(decoder):
     assert not contradicts
 
 
+def test_the_child_imports_nothing_from_the_folder_in_which_the_command_runs(decoder, tmp_path, monkeypatch):
+    (tmp_path / "pydicom.py").write_text("raise SystemExit")
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(decoder.decode(SPEC, FRAME)[0], VALUES)
+
+
 def test_a_damaged_frame_comes_back_as_its_reason_and_the_child_lives_on(decoder):
     with pytest.raises(ScanError, match="corrupt_codestream"):
         decoder.decode(SPEC, FRAME[:70])
