@@ -137,7 +137,7 @@ def _scales(grid: Sequence[int], count: int, side: int, streams: Streams) -> Ten
         flat = hidden.flatten(1)
         free = torch.zeros_like(score).index_add_(1, owner, (~flat).float())  # cells of each block that are visible still
         left = count * (level + 1) // len(sides) - flat.sum(dim=1, keepdim=True)
-        order = (score + (free == 0)).argsort(dim=1)
+        order = score.argsort(dim=1)
         taken = free.gather(1, order).cumsum(dim=1) <= left
         chosen = torch.zeros_like(taken).scatter_(1, order, taken)
         hidden = (flat | chosen[:, owner]).view_as(hidden)

@@ -107,6 +107,22 @@ def test_a_missing_sequence_has_no_loss() -> None:
     torch.testing.assert_close(objective(batch).total, counted.square().mean())
 
 
+def test_background_counts_neither_in_the_loss_nor_in_what_blocks_are_normalised_by() -> None:
+    objective, images = SparK(residual(), views=STILL), torch.randn(2, 1, 16, 16)
+    images[..., ::3] = -50
+    for parameter in objective.head.parameters():
+        parameter.data.zero_()
+    batch = replace(Batch.of(images, streams()), level=torch.full((2, 1, 1), -50.0))
+    body = torch.cat([_normalised_body(images[sample, 0], place) for sample, *place in mask_of(objective, images).nonzero().tolist()])
+    torch.testing.assert_close(objective(batch).total, body.square().mean(), atol=1e-5, rtol=1e-5)
+
+
+def _normalised_body(image: Tensor, place: list[int]) -> Tensor:
+    block = image[tuple(slice(4 * at, 4 * at + 4) for at in place)]
+    values = block[block > -50]
+    return (values - values.mean()) / (values.var() + 1e-6).sqrt()
+
+
 def test_the_same_streams_give_the_same_loss() -> None:
     objective, images = SparK(residual()), torch.randn(2, 1, 16, 16)
     first, again = (objective(Batch.of(images, streams())).total for _ in range(2))
