@@ -12,6 +12,7 @@ from medssl.data.preprocess import Preprocess
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.residual_unet import ResidualUNet
+from tests.data.conftest import picture, save
 
 pytestmark = pytest.mark.slow
 PLANTED = ("Secret", "SSN-123", "SYNTH", "19600101")  # SSN alone stands by chance in the letters of an embedded picture
@@ -84,3 +85,18 @@ def test_a_whole_run_leaves_no_value_of_a_patient(
     assert {path.name for path in left.iterdir()} == {"report.json", "store", "results", "copies"}
     assert leaks(left) == []
     assert [word for word in PLANTED if word in said] == []
+
+
+def test_a_report_in_the_table_is_in_no_result(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = ["patient,image,label,split,report"]
+    for patient in range(PATIENTS):
+        save(tmp_path / "scans" / f"p{patient}.nii.gz", picture(patient, (16, 16, 4)))
+        lines.append(f'p{patient},p{patient}.nii.gz,{["normal", "lesion"][patient % 2]},test,"Secret finding, stable."')
+    (tmp_path / "scans" / "images.csv").write_text("\n".join(lines))
+    assert main(["prepare", str(tmp_path / "scans"), "--out", str(tmp_path / "store"), "--like", str(bundle)]) == 0
+    assert main(["evaluate", str(bundle), str(tmp_path / "store"), "--split", "test", "--out", str(tmp_path / "left")]) == 0
+    captured = capfd.readouterr()
+    assert (tmp_path / "left" / "report.html").is_file()
+    assert leaks(tmp_path / "left") == []
+    assert "Secret" not in captured.out + captured.err
+    assert leaks(tmp_path / "store") == ["manifest.csv"]
