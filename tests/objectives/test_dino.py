@@ -10,6 +10,8 @@ from medssl.objectives.dino import DINO, LocalCrops, Sharpening, distillation, e
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams
 
+PAPER = Sharpening(first=0.04, last=0.07, relative=False, balance="centre")
+
 
 def dino(dims: int = 2, **options: object) -> DINO:
     encoder = ViT((4,) * dims, width=24, depth=1, heads=2)
@@ -64,7 +66,7 @@ def test_frozen_prototypes_change_no_value() -> None:
 
 
 def test_targets_take_the_running_mean_away_and_move_it_on() -> None:
-    objective, cosines = dino(), torch.randn(4, 2, 12)
+    objective, cosines = dino(sharpening=PAPER), torch.randn(4, 2, 12)
     torch.testing.assert_close(objective.targets(cosines), (cosines / 0.04).softmax(dim=2))
     torch.testing.assert_close(objective.centre, 0.1 * cosines.mean(dim=(0, 1)))
     torch.testing.assert_close(objective.targets(cosines), ((cosines - 0.1 * cosines.mean(dim=(0, 1))) / 0.04).softmax(dim=2))
@@ -79,7 +81,7 @@ def test_looking_on_does_not_move_the_running_mean() -> None:
 def test_the_teacher_is_sharpest_at_first() -> None:
     sharpening = Sharpening(first=0.04, last=0.08, warmup=0.5)
     assert [sharpening.temperature(progress) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.06, 0.08, 0.08])
-    assert Sharpening(warmup=0).temperature(0) == 0.07
+    assert Sharpening(warmup=0).temperature(0) == 0.45
 
 
 def test_sinkhorn_uses_prototypes_evenly_and_equals_a_loop() -> None:
@@ -99,6 +101,18 @@ def test_sinkhorn_balances_a_teacher_that_knows_one_prototype() -> None:
     collapsed = dino(sharpening=Sharpening(balance="sinkhorn")).targets(one)
     assert entropies(collapsed)["used_entropy"] > 0.8 * math.log(12)
     assert entropies((one / 0.04).softmax(dim=2))["used_entropy"] < 0.1
+
+
+def test_targets_stay_sharp_where_features_are_still_alike() -> None:
+    alike = 0.7 + 1e-3 * torch.randn(8, 2, 12)
+    sharp, paper = (entropies(dino(sharpening=how).targets(alike))["target_entropy"] for how in (Sharpening(), PAPER))
+    assert sharp < 0.6 * math.log(12)
+    assert paper > 0.99 * math.log(12)
+
+
+def test_relative_targets_do_not_depend_on_the_spread_of_likenesses() -> None:
+    objective, cosines = dino(), torch.randn(8, 2, 12)
+    torch.testing.assert_close(objective.targets(cosines), objective.targets(0.01 * cosines))
 
 
 def test_koleo_equals_a_loop_over_nearest_strangers() -> None:
