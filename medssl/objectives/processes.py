@@ -1,8 +1,10 @@
 """Losses over the crops of all processes: gradients, averaged over processes, are those of one process with the whole batch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather, all_reduce
+from torch.autograd import Function
 
 
 def processes() -> int:
@@ -19,11 +21,16 @@ def gathered(tensor: Tensor) -> Tensor:
     """(B, ...) of this process -> (processes * B, ...) of all, in the order of the whole batch; gradients flow back."""
     if processes() == 1:
         return tensor
-    if tensor.requires_grad:
-        return torch.cat(all_gather(tensor.contiguous()))  # type: ignore[no-untyped-call]
-    parts = [torch.empty_like(tensor) for _ in range(processes())]
-    distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    whole: Tensor = _Gather.apply(tensor)
+    return whole
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over processes; gradients flow back."""
+    if processes() == 1:
+        return tensor
+    total: Tensor = _Sum.apply(tensor)
+    return total
 
 
 def mean_of(total: Tensor, count: Tensor) -> Tensor:
@@ -33,9 +40,41 @@ def mean_of(total: Tensor, count: Tensor) -> Tensor:
         total: Scalar with gradient.
         count: How much it is the sum of, without gradient; 0 in every process gives 0.
     """
-    if processes() == 1:
-        return total / count.clamp(min=1)
-    whole = count.detach().clone()
+    whole = summed(count.detach())
+    return summed(total) / whole.clamp(min=1)
+
+
+class _Gather(Function):
+    """All parts, one behind the other; a part's gradient is the sum of what all processes have for it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.length = len(tensor)
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(processes())]
+        distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        summed_gradient = _reduced(gradient)
+        return summed_gradient[rank() * ctx.length : (rank() + 1) * ctx.length]
+
+
+class _Sum(Function):
+    """The sum of all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401
+        del ctx
+        return _reduced(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
+        del ctx
+        return _reduced(gradient)
+
+
+def _reduced(tensor: Tensor) -> Tensor:
+    whole = tensor.detach().clone(memory_format=torch.contiguous_format)
     distributed.all_reduce(whole)
-    summed: Tensor = all_reduce(total)  # type: ignore[no-untyped-call]
-    return summed / whole.clamp(min=1)
+    return whole

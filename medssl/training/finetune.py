@@ -17,7 +17,8 @@ from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle, read_weights
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
-from medssl.training.run import Run, facts, fit, versions
+from medssl.training.plan import Plan
+from medssl.training.run import Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
 from medssl.training.validation import operating_points, score_cases
@@ -57,7 +58,7 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
-) -> Bundle:
+) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
     Args:
@@ -70,6 +71,9 @@ def finetune(
         labels: Which labels are used.
         views: Augmentation.
 
+    Returns:
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
+
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
@@ -80,11 +84,13 @@ def finetune(
     _check_shape(network, train[0], feed)
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    run.open()
     module_class = Segmenter if network.task == "segmentation" else Classifier
     module = module_class(network, training, views=views, seed=seed)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    fit(module, training, run=run, loader=loader, callbacks=[])
+    weights = fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
+    if not isinstance(weights, dict):
+        return weights
+    network = with_weights(network, weights, "network")
     window = Window(feed.crops.size, feed.crops.context)
     trained = Bundle(
         kind=network.task,

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from medssl.data.dataset import load_cases
+import lightning as L
+
+from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import merged, record
@@ -14,14 +16,20 @@ from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
+from medssl.training.health import Asked, Health, Watch
+from medssl.training.plan import Plan
 from medssl.training.pretrainer import Pretrainer
-from medssl.training.run import Run, facts, fit, versions
+from medssl.training.ranks import leads
+from medssl.training.run import Run, facts, fit, versions, with_weights
 from medssl.training.settings import Training
 
+_WATCH = Watch()
 _PICTURES = 4  # crops in the picture of reconstructions
 
 
-def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, seed: int = 0, split: str = "train") -> Bundle:
+def pretrain(
+    objective: Objective, feed: Feed, training: Training, *, run: Run, seed: int = 0, split: str = "train", watch: Watch = _WATCH
+) -> Bundle | Plan | None:
     """Train an encoder on the scans of one split, without their labels.
 
     Args:
@@ -31,6 +39,10 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
         run: Where the run is kept.
         seed: Of crops, masks and views.
         split: Part of the store that may be seen.
+        watch: How closely the features are watched.
+
+    Returns:
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
 
     Raises:
         ConfigError: The encoder does not fit the crops.
@@ -42,14 +54,15 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
     encoder = objective.encoder
     _check_shape(encoder, channels, feed)
     training.check_batch(feed.batch_size)
-    run.open()
-    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
-    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
+    callbacks = _watchers(objective, cases, feed, training, store=store, run=run, seed=seed, watch=watch)
     module = Pretrainer(objective, training, seed=seed)
     loader = feed.unlabelled(
         cases, positives=objective.positives, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate
     )
-    fit(module, training, run=run, loader=loader, callbacks=[pictures])
+    weights = fit(module, training, run=run, loader=loader, scans=len(rows), callbacks=callbacks)
+    if not isinstance(weights, dict):
+        return weights
+    encoder = with_weights(encoder, weights, "objective.encoder")
     bundle = Bundle(
         kind="encoder",
         architecture=encoder.architecture(),
@@ -63,6 +76,21 @@ def pretrain(objective: Objective, feed: Feed, training: Training, *, run: Run, 
         seen=merged({}, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
     )
     return bundle.write(run.folder / "bundle", encoder, _card(bundle))
+
+
+def _watchers(
+    objective: Objective, cases: list[Case], feed: Feed, training: Training, *, store: Store, run: Run, seed: int, watch: Watch
+) -> list[L.Callback]:
+    """Pictures and health of fixed crops on the leading process; none where the weights are spread over devices."""
+    if training.strategy == "fsdp" or not leads():
+        return []
+    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
+    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
+    rows = store.manifest.split(watch.split) if watch.labelled else []
+    asked = Asked.of(load_cases(store, rows), feed.crops, count=watch.labelled, seed=seed + 3) if rows else None
+    images = UnlabelledDataset(cases, feed.crops, seed=seed + 2).__getitems__(range(watch.crops))["image"][:, 0]
+    every, size = training.checkpoint_steps, feed.batch_size
+    return [pictures, Health(images, asked, run.folder, every=every, crops_a_step=size, watch=watch, seed=seed)]
 
 
 def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
