@@ -21,7 +21,7 @@ def gathered(tensor: Tensor) -> Tensor:
     """(B, ...) of this process -> (processes * B, ...) of all, in the order of the whole batch; gradients flow back."""
     if processes() == 1:
         return tensor
-    whole: Tensor = _Gather.apply(tensor)
+    whole: Tensor = _Gather.apply(tensor)  # type: ignore[no-untyped-call]
     return whole
 
 
@@ -29,7 +29,7 @@ def summed(tensor: Tensor) -> Tensor:
     """The sum over processes; gradients flow back."""
     if processes() == 1:
         return tensor
-    total: Tensor = _Sum.apply(tensor)
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return total
 
 

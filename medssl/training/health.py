@@ -209,7 +209,7 @@ def embed(encoder: Encoder, images: Tensor) -> NDArray[np.float64]:
     """(N, D) pooled features of images (N, C, *S), in eval mode; the encoder is left as it was."""
     device, training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    parts = [encoder.pooled(part.to(device)).float().cpu() for part in images.split(_AT_ONCE)]
+    parts = [encoder.pooled(part.to(device)).float().cpu() for part in torch.split(images, _AT_ONCE)]
     encoder.train(training)
     return torch.cat(parts).double().numpy()
 

@@ -7,16 +7,18 @@ import copy
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from medssl.data.dataset import Batches
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.compiling import compile_parts
 from medssl.training.settings import Training
@@ -86,7 +88,7 @@ class Plan:
         return "plan: " + "; ".join(f"{name} {value}" for name, value in self.rows())
 
 
-def estimate(module: L.LightningModule, loader: Iterable[Any], training: Training, *, scans: int, workers: int, done: int = 0) -> Plan:
+def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Training, *, scans: int, done: int = 0) -> Plan:
     """Time a few steps of one device on a copy of the module.
 
     Args:
@@ -94,7 +96,6 @@ def estimate(module: L.LightningModule, loader: Iterable[Any], training: Trainin
         loader: Batches of the run, each one part of a step over all devices.
         training: Steps, optimiser and hardware.
         scans: Of the data set.
-        workers: Processes that cut crops.
         done: Steps that are behind a run that goes on.
     """
     devices, trained = training.devices * training.num_nodes, sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -109,7 +110,7 @@ def estimate(module: L.LightningModule, loader: Iterable[Any], training: Trainin
         tokens=crops * _tokens(module, image),
         step_seconds=seconds * training.accumulate,
         feed_seconds=feed_seconds * training.accumulate / devices,
-        workers=workers,
+        workers=loader.num_workers,
         memory_bytes=memory[0],
         steps=training.steps - done,
         checkpoint_bytes=2 * (4 * sum(p.numel() for p in module.parameters()) + 8 * trained),  # AdamW keeps two moments
@@ -118,17 +119,21 @@ def estimate(module: L.LightningModule, loader: Iterable[Any], training: Trainin
     )
 
 
-def _cut(loader: Iterable[Any]) -> tuple[list[dict[str, Tensor]], float]:
-    """The first batches and the seconds that one takes in this process."""
-    batches, times, source = [], [], iter(loader)
-    for _ in range(_TRIALS):
+def _cut(loader: DataLoader[Any]) -> tuple[list[dict[str, Tensor]], float]:
+    """The first batches of the run, cut in this process, and the seconds that one takes."""
+    dataset, size, batches, times = cast(_Batched, loader.dataset), cast(Batches, loader.batch_sampler).size, [], []
+    for number in range(_TRIALS):
         start = time.perf_counter()
-        batch = next(source, None)
-        if batch is None:
-            break
+        batches.append(dataset.__getitems__(range(number * size, (number + 1) * size)))
         times.append(time.perf_counter() - start)
-        batches.append(batch)
     return batches, min(times)
+
+
+class _Batched(Protocol):
+    """A data set that gives whole batches."""
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The samples of these numbers."""
 
 
 def _share(batch: dict[str, Tensor], devices: int) -> dict[str, Tensor]:
@@ -139,12 +144,12 @@ def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training
     """Seconds of one forward, backward and optimiser step, and whether some parameter had no gradient."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trial = copy.deepcopy(module).to(device)
-    trial.log_dict = trial.log = _unlogged  # type: ignore[method-assign, assignment]
+    trial.log_dict = trial.log = _unlogged  # type: ignore[method-assign]
     compile_parts(trial, training)
     optimizer = cast(dict[str, Any], trial.configure_optimizers())["optimizer"]
     times = []
     for number in range(_TRIALS):
-        batch = {name: value.to(device) for name, value in batches[number % len(batches)].items()}
+        batch = {name: value.to(device) for name, value in batches[number].items()}
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=training.resolved_precision == "bf16-mixed"):
             loss = trial.training_step(batch, number)

@@ -127,7 +127,7 @@ def fit(
         ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
     """
-    plan = estimate(module, loader, training, scans=scans, workers=loader.num_workers, done=run.done)
+    plan = estimate(module, loader, training, scans=scans, done=run.done)
     if run.plan_only:
         return plan
     if leads():

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.data.entry import encode, entry_key, write_entry
+from medssl.data.fingerprint import fingerprint
+from medssl.data.leakage import Leakage
+from medssl.data.manifest import Manifest, ManifestRow
+from medssl.data.preprocess import Preprocess
+from medssl.data.store import Index, write_store
+from medssl.volume import Volume
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Two scans a split with a bright lesion in the first of them."""
+    folder, generator = tmp_path / "store", np.random.default_rng(0)
+    rows, scans, signs = [], {}, []
+    for number, split in enumerate(["train", "train", "val", "val"]):
+        row = ManifestRow(scan_id=f"s{number}", patient=f"p{number}", split=split, image="x", sha256=f"{number:064d}", has_lesion="1")
+        image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
+        lesion[0, 4:9, 4:9, 1:3] = 1
+        key = entry_key(row.sha256, "mask", Preprocess())
+        write_entry(folder, row.scan_id, key, image=encode(image + 3 * lesion), affine=np.eye(4), lesion=lesion)
+        rows.append(row)
+        scans[row.scan_id] = (key, "mask")
+        signs.append(fingerprint(Volume(image, np.eye(4))))
+    index = Index(Preprocess(), "../scans", scans)
+    write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage(), marks={})
+    return folder
