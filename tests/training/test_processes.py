@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from medssl.models.vit import ViT
+from medssl.objectives.mae import MAE
+from medssl.views.batch import Batch
+from medssl.views.streams import Streams
+
 CHILD = Path(__file__).with_name("one_step.py")
 FILTER = "error::FutureWarning"
 
@@ -20,6 +25,21 @@ def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
+
+
+def test_the_parts_of_a_batch_give_a_masked_autoencoder_the_gradients_of_the_whole_where_every_voxel_counts() -> None:
+    torch.manual_seed(0)
+    method, images = MAE(ViT((4, 4), width=16, depth=1, heads=2)), torch.randn(4, 1, 16, 16)
+    whole, parts = [range(4)], [range(2), range(2, 4)]
+    found = []
+    for batches in (whole, parts):
+        method.zero_grad()
+        for numbers in batches:
+            batch = Batch.of(images[numbers.start : numbers.stop], Streams.of(3, numbers))
+            (method(batch).total / len(batches)).backward()
+        found.append([parameter.grad.clone() for parameter in method.parameters() if parameter.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -12,16 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
+from torch import Tensor
 
+from medssl.data.unlabelled import Unlabelled
 from medssl.errors import BundleError, ConfigError, ConflictError, HelperError
 from medssl.training import ranks
 from medssl.training.cluster import Submitted
 from medssl.training.launch import launch, launch_finetune, launch_pretrain
 from medssl.training.plan import Plan
+from medssl.training.pretrainer import Pretrainer
 
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-4
+EXAMPLE = Plan(1, 4, 64, step_seconds=1, feed_seconds=1, workers=0, memory_bytes=1, steps=4, checkpoint_bytes=1, epochs=1, unused=False)
 
 
 def config(store: Path, method: str = "mae.MAE", *, name: str = "pretrain.yaml", **training: object) -> list[str]:
@@ -116,6 +120,29 @@ def steps_of(out: Path) -> int:
     """Looks at health so far, one a checkpoint."""
     path = out / "health.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def test_a_run_in_parts_draws_and_saves_once_a_step_and_resumes_at_a_step(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = config(store, accumulate=2)
+    whole = launch_pretrain([*arguments, "--out", str(tmp_path / "whole")])
+    step = Pretrainer.training_step
+
+    def stop(module: Pretrainer, batch: Unlabelled, batch_idx: int) -> Tensor:
+        if batch_idx == 5:  # the second part of the third step
+            raise InterruptedError
+        return step(module, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "training_step", stop)
+        patch.setattr("medssl.training.run.estimate", lambda *_, **__: EXAMPLE)
+        with pytest.raises(InterruptedError):
+            launch_pretrain([*arguments, "--out", str(tmp_path / "cut")])
+    resumed = launch_pretrain([*arguments, "--out", str(tmp_path / "cut"), "--resume", "true"])
+    assert resumed.weights_id == whole.weights_id
+    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "health.jsonl").read_text().splitlines()]
+    assert steps == [0, 2, 4]
 
 
 @pytest.mark.parametrize("steps", [1, 4])
