@@ -137,29 +137,33 @@ def fit(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which accelerator was found, and product tips
     weights = Weights()
-    own = [Checkpoints(run.folder / "checkpoints", every=training.checkpoint_steps), weights]
-    progress = ProgressLine(type(module).__name__, every=training.checkpoint_steps)
     with helped(run.command, training.devices), _quiet(), _space_named(run):
-        trainer = L.Trainer(
-            max_steps=training.steps,
-            accelerator="auto",
-            devices=training.devices,
-            num_nodes=training.num_nodes,
-            strategy=strategy(training, unused=plan.unused),
-            plugins=[WholeFiles()],
-            accumulate_grad_batches=training.accumulate,
-            use_distributed_sampler=False,  # batches know their process
-            precision=training.resolved_precision,
-            gradient_clip_val=training.clip,
-            logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
-            callbacks=[progress, *callbacks, *own],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            log_every_n_steps=min(10, training.checkpoint_steps),
-            deterministic="warn",
-        )
+        trainer = _trainer(training, run, title=type(module).__name__, unused=plan.unused, callbacks=[*callbacks, weights])
         trainer.fit(module, loader, ckpt_path=run.start[0], weights_only=True)
     return weights.whole if leads() else None
+
+
+def _trainer(training: Training, run: Run, *, title: str, unused: bool, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer with the logs, checkpoints and progress of a run."""
+    every = training.checkpoint_steps
+    return L.Trainer(
+        max_steps=training.steps,
+        accelerator="auto",
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+        strategy=strategy(training, unused=unused),
+        plugins=[WholeFiles()],
+        accumulate_grad_batches=training.accumulate,
+        use_distributed_sampler=False,  # batches know their process
+        precision=training.resolved_precision,
+        gradient_clip_val=training.clip,
+        logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
+        callbacks=[ProgressLine(title, every=every), *callbacks, Checkpoints(run.folder / "checkpoints", every=every)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=min(10, every),
+        deterministic="warn",
+    )
 
 
 class Weights(L.Callback):
