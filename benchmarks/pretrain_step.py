@@ -35,7 +35,7 @@ from benchmarks.crops import volumes
 from medssl.models.patches import patchify
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
-from medssl.training.settings import Training
+from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment
 from medssl.views.batch import Batch
 from medssl.views.masking import PatchMask, random_mask
@@ -162,7 +162,7 @@ def speed(pool: Tensor, mlp: int, rounds: int) -> None:
     arms: dict[str, Step] = {PEER: steps_of(lambda number: peer_loss(peer, crops[number]), torch.optim.AdamW(peer.parameters(), RATE))}
     for name, options in ARMS.items():
         net = make_ours(mlp, **options)
-        optimizer, _ = Training(learning_rate=RATE).optimizer(net)
+        optimizer, _ = Training(learning_rate=RATE).optimizer(net, matrices(net))
         arms[name] = steps_of(lambda number, net=net: our_loss(net, crops[number], number), optimizer)  # type: ignore[misc]
     wall, cpu = time_arms(arms, rounds)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {torch.get_num_threads()} threads, MLP width {mlp}")
@@ -201,7 +201,7 @@ def trained_error(
     """The error on the crops kept aside after so many steps."""
     torch.manual_seed(1)
     source, start = batches_of(pool), time.process_time()
-    optimizer, schedule = Training(steps=steps, learning_rate=RATE).optimizer(net)
+    optimizer, schedule = Training(steps=steps, learning_rate=RATE).optimizer(net, matrices(net))
     step = steps_of(lambda number: loss(next(source), number), optimizer)
     for number in range(steps):
         found = step(number)

@@ -318,11 +318,18 @@ def _underscored(argument: str) -> str:
 
 
 def _train(command: str, arguments: list[str]) -> int:
-    from medssl.training.launch import launch_finetune, launch_pretrain
+    from medssl.models.bundle import Bundle
+    from medssl.training.cluster import Submitted
+    from medssl.training.launch import launch
+    from medssl.training.plan import Plan
 
-    launch = launch_pretrain if command == "pretrain" else launch_finetune
-    bundle = launch(arguments)
-    _say(f"bundle {bundle.model_id} written")
+    outcome = launch(command, arguments)
+    if isinstance(outcome, Bundle):
+        _say(f"bundle {outcome.model_id} written")
+    elif isinstance(outcome, Submitted):
+        _say(f"job {outcome.job_id} submitted; its logs go to {outcome.logs}")
+    elif isinstance(outcome, Plan):
+        _show_table(["plan", ""], outcome.rows())
     return 0
 
 

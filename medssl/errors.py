@@ -66,3 +66,11 @@ class NoSpaceError(MedSSLError):
     """The disk is full; what was there before is intact."""
 
     exit_code = 5
+
+
+class HelperError(MedSSLError):
+    """A process that helps a run has failed; its own message went before."""
+
+
+class CollapseError(MedSSLError):
+    """Pretraining was stopped because the encoder tells scans apart no more."""

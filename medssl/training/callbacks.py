@@ -1,6 +1,7 @@
 """What a run leaves to look at while it goes on."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -16,6 +17,22 @@ from medssl.training.pretrainer import Pretrainer, batch_of
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Every:
+    """When something is due: behind each so many steps, and behind the last one.
+
+    Args:
+        steps: Steps between two times.
+    """
+
+    steps: int
+
+    def due(self, trainer: L.Trainer, batch_idx: int) -> bool:
+        """Whether this part of a batch has ended a step that is due."""
+        ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        return ends_step and (trainer.global_step % self.steps == 0 or trainer.global_step == trainer.max_steps)
+
+
 class Pictures(L.Callback):
     """Reconstructions of fixed crops with fixed masks every so many steps, as PNG.
 
@@ -27,12 +44,12 @@ class Pictures(L.Callback):
     """
 
     def __init__(self, crops: Unlabelled, folder: Path, *, seed: int, every: int) -> None:
-        self.crops, self.folder, self.seed, self.every = crops, folder, seed, every
+        self.crops, self.folder, self.seed, self.every = crops, folder, seed, Every(every)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
         """Draw, where the objective has something to show."""
-        del outputs, batch, batch_idx
-        if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero or not _due(trainer, self.every):
+        del outputs, batch
+        if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero or not self.every.due(trainer, batch_idx):
             return
         crops = pl_module.transfer_batch_to_device(self.crops, pl_module.device, 0)
         pictures = pl_module.objective.picture(batch_of(crops, self.seed))
@@ -50,7 +67,7 @@ class ProgressLine(L.Callback):
     """
 
     def __init__(self, title: str, *, every: int) -> None:
-        self.every = every
+        self.every = Every(every)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,19 +89,15 @@ class ProgressLine(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
         """One step further."""
-        del pl_module, outputs, batch, batch_idx
+        del pl_module, outputs, batch
         self.bar.update(self.task, completed=trainer.global_step, terms=_terms(trainer))
-        if _due(trainer, self.every):
+        if trainer.is_global_zero and self.every.due(trainer, batch_idx):
             logger.info("step %d of %d: %s", trainer.global_step, trainer.max_steps, _terms(trainer))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Take the bar away, also after an error."""
         del trainer, pl_module, stage
         self.bar.stop()
-
-
-def _due(trainer: L.Trainer, every: int) -> bool:
-    return trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps
 
 
 def _terms(trainer: L.Trainer) -> str:

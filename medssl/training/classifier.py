@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from medssl.objectives.processes import mean_of
 from medssl.training.lesions import LesionModule
 
 
@@ -14,4 +15,4 @@ class Classifier(LesionModule):
         del lesion
         known = (label >= 0).float()
         losses = F.binary_cross_entropy_with_logits(logits[:, 0].float(), label.clamp(min=0).float(), reduction="none")
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        return mean_of((losses * known).sum(), known.sum())

@@ -1,7 +1,7 @@
 """Fine-tuning: a lesion network from a pretrained encoder or from scratch, and its operating points."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
-from medssl.training.run import Run, facts, fit, versions
+from medssl.training.plan import Plan
+from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
 from medssl.training.start import start_from
@@ -80,7 +81,7 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
-) -> Bundle:
+) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
     Args:
@@ -93,6 +94,9 @@ def finetune(
         labels: Which labels are used.
         views: Augmentation.
 
+    Returns:
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
+
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
@@ -103,23 +107,39 @@ def finetune(
     _check_shape(network, train[0], feed)
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    run.open()
-    module = (Segmenter if network.task == "segmentation" else Classifier)(network, training, views=views, seed=seed)
-    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    fit(module, training, run=run, loader=loader, callbacks=[])
-    trained = Bundle(
-        kind=network.task,
-        architecture=network.architecture(),
-        preprocess=store.preprocess,
-        window=(window := Window(feed.crops.size, feed.crops.context)),
-        class_names=labels.positive,
-        operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
+    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views)
+    if not isinstance(weights, dict):
+        return weights
+    network = with_weights(network, weights, "network")
+    trained = replace(
+        _locked(network, validation, store, feed, labels),
         training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
         lineage=lineage,
-        versions=versions(),
         seen=_seen(store, train, validation, before),
     )
     return trained.write(run.folder / "bundle", network, _card(trained))
+
+
+def _fit(network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment) -> Ended:
+    """Train on labelled crops."""
+    module_class = Segmenter if network.task == "segmentation" else Classifier
+    module = module_class(network, training, views=views, seed=seed)
+    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
+    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
+
+
+def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, labels: Labels) -> Bundle:
+    """The trained network described, with its thresholds locked on validation scans."""
+    window = Window(feed.crops.size, feed.crops.context)
+    return Bundle(
+        kind=network.task,
+        architecture=network.architecture(),
+        preprocess=store.preprocess,
+        window=window,
+        class_names=labels.positive,
+        operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
+        versions=versions(),
+    )
 
 
 def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 The seed is set before anything is built, so that the same file gives the same first weights.
 """
 
+import argparse
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,41 +13,78 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from medssl.errors import ConfigError
 from medssl.models.bundle import Bundle
+from medssl.training.cluster import Job, Slurm, Submitted, submit
 from medssl.training.finetune import finetune
+from medssl.training.plan import Plan
 from medssl.training.pretrain import pretrain
+from medssl.training.rebuild import check_source, recipe_of
 from medssl.training.run import Run
+
+Outcome = Bundle | Plan | Submitted | None
+"""What a training command ends with; None in a process that helped another one."""
+
+_FUNCTIONS: dict[str, Callable[..., Bundle | Plan | None]] = {"pretrain": pretrain, "finetune": finetune}
+_OWN = ("out", "resume", "plan", "from_bundle", "cluster")  # where and how, not what
 
 
 def launch_pretrain(args: list[str]) -> Bundle:
     """Run `medssl pretrain` with these arguments; returns the encoder bundle."""
-    return _launch(pretrain, "pretrain", args)
+    return _bundle(launch("pretrain", args))
 
 
 def launch_finetune(args: list[str]) -> Bundle:
     """Run `medssl finetune` with these arguments; returns the bundle of the lesion network."""
-    return _launch(finetune, "finetune", args)
+    return _bundle(launch("finetune", args))
 
 
-def _launch(function: Callable[..., Bundle], name: str, args: list[str]) -> Bundle:
-    parser = parser_of(function, name)
+def _bundle(outcome: Outcome) -> Bundle:
+    if not isinstance(outcome, Bundle):
+        raise ConfigError("a bundle was asked for; take plan and cluster out of the arguments")
+    return outcome
+
+
+def launch(name: str, args: list[str]) -> Outcome:
+    """Run a training command, here or on a cluster, or plan it.
+
+    Raises:
+        ConfigError: A key or a value that is not allowed.
+    """
+    parser = parser_of(_FUNCTIONS[name], name)
     try:
-        settings = parser.parse_args(args)
+        settings = parser.parse_args(_with_recipe(args, name))
     except ArgumentError as error:
         raise ConfigError(f"{' '.join(str(error).split())}; see medssl {name} --help") from error
-    out, resume = Path(settings.pop("out")), bool(settings.pop("resume"))
+    own = {key: settings.pop(key) for key in _OWN}
     text = parser.dump(Namespace(**{**vars(settings.clone()), "out": None, "resume": False}), skip_validation=True)
     L.seed_everything(settings.seed, verbose=False)
     built = parser.instantiate(settings)
     arguments = {key: value for key, value in vars(built).items() if key != "config"}
-    return function(**arguments, run=Run(out, text, resume))
+    if own["from_bundle"] is not None:
+        check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"))
+    if own["cluster"] is not None and not own["plan"]:
+        return submit(Job(name, tuple(args), own["out"]), Slurm(**vars(own["cluster"])), arguments["training"])
+    run = Run(Path(own["out"]), text, own["resume"], command=(name, *args), plan_only=own["plan"])
+    return _FUNCTIONS[name](**arguments, run=run)
 
 
-def parser_of(function: Callable[..., Bundle], name: str) -> ArgumentParser:
-    """The parser of a training command: `--config FILE`, `--out`, `--resume`, and every argument of the function."""
+def parser_of(function: Callable[..., object], name: str) -> ArgumentParser:
+    """The parser of a training command: `--config FILE`, where and how it runs, and every argument of the function."""
     about = (function.__doc__ or "").splitlines()[0]
     parser = ArgumentParser(prog=f"medssl {name}", exit_on_error=False, allow_abbrev=False, description=about)
     parser.add_argument("--config", action="config", help="YAML file; options on the command line override it")
     parser.add_argument("--out", type=str, required=True, help="run folder")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the newest checkpoint of the run folder")
+    parser.add_argument("--plan", type=bool, default=False, help="estimate time and memory, run nothing, leave nothing")
+    parser.add_argument("--from_bundle", type=str, default=None, help="a bundle to make again from its own bundle.json")
+    parser.add_argument("--cluster", type=Slurm | None, default=None, help="a SLURM job to run it in; null runs it here")
     parser.add_function_arguments(function, skip={"run"}, fail_untyped=True)
     return parser
+
+
+def _with_recipe(args: list[str], name: str) -> list[str]:
+    """The arguments, with the recipe of a bundle in front where they ask for one, so that what follows overrides it."""
+    arguments = [argument.replace("--from-bundle", "--from_bundle", 1) for argument in args]
+    source = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    source.add_argument("--from_bundle")
+    bundle = source.parse_known_args(arguments)[0].from_bundle
+    return arguments if bundle is None else ["--config", json.dumps(recipe_of(Path(bundle), name)), *arguments]

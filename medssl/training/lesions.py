@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from medssl.data.dataset import Sample
 from medssl.models.architecture import Network
-from medssl.training.settings import Training
+from medssl.objectives.processes import rank
+from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams, mixed
 
@@ -27,6 +28,7 @@ class LesionModule(L.LightningModule):
     def __init__(self, network: Network, training: Training, *, views: Augment, seed: int) -> None:
         super().__init__()
         self.network, self.training_settings, self.views, self.seed = network, training, views, seed
+        self.decayed = matrices(network)
 
     @abstractmethod
     def loss(self, logits: Tensor, lesion: Tensor, label: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ class LesionModule(L.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one varied batch."""
-        torch.manual_seed(mixed(self.seed, self.global_step, batch_idx))  # of what layers draw, such as dropout
+        torch.manual_seed(mixed(self.seed, self.global_step, batch_idx, rank()))  # of what layers draw, such as dropout
         streams = Streams.of(self.seed, batch["number"].tolist())
         view = augment(batch["image"], self.views, streams=streams, masks=batch["lesion"])
         loss = self.loss(self.network(view.images), batch["lesion"] if view.masks is None else view.masks, batch["label"])
@@ -44,5 +46,6 @@ class LesionModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine, by step; a pretrained encoder may move more slowly."""
         encoder = getattr(self.network, "encoder", None)
-        optimizer, scheduler = self.training_settings.optimizer(self.network, encoder if isinstance(encoder, nn.Module) else None)
+        slow = encoder if isinstance(encoder, nn.Module) else None
+        optimizer, scheduler = self.training_settings.optimizer(self.network, self.decayed, slow)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medssl.data.dataset import load_cases
+import lightning as L
+
+from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import merged, record
@@ -15,17 +17,29 @@ from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
+from medssl.training.health import Asked, Health, Watch
+from medssl.training.plan import Plan
 from medssl.training.pretrainer import Pretrainer
-from medssl.training.run import Run, facts, fit, versions
+from medssl.training.ranks import leads
+from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.settings import Training
 from medssl.training.start import start_from
 
+_WATCH = Watch()
 _PICTURES = 4  # crops in the picture of reconstructions
 
 
 def pretrain(
-    objective: Objective, feed: Feed, training: Training, *, run: Run, seed: int = 0, split: str = "train", bundle: Path | None = None
-) -> Bundle:
+    objective: Objective,
+    feed: Feed,
+    training: Training,
+    *,
+    run: Run,
+    seed: int = 0,
+    split: str = "train",
+    bundle: Path | None = None,
+    watch: Watch = _WATCH,
+) -> Bundle | Plan | None:
     """Train an encoder on the scans of one split, without their labels.
 
     Args:
@@ -36,6 +50,10 @@ def pretrain(
         seed: Of crops, masks and views.
         split: Part of the store that may be seen.
         bundle: An encoder pretrained before, with any objective, to go on with; None starts from scratch.
+        watch: How closely the features are watched.
+
+    Returns:
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
 
     Raises:
         ConfigError: The encoder does not fit the crops or the bundle.
@@ -44,34 +62,56 @@ def pretrain(
     store = Store(feed.store)
     rows = store.manifest.split(split)
     cases = load_cases(store, rows, masks=False)  # no label is seen: crops are drawn without knowing where lesion is
-    channels = cases[0].shape[0] * feed.crops.context
-    encoder = objective.encoder
-    _check_shape(encoder, channels, feed)
+    _check_shape(objective.encoder, cases[0].shape[0] * feed.crops.context, feed)
     _check_reports(objective, rows)
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(objective, bundle, store)
-    run.open()
-    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
-    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
-    module = Pretrainer(objective, training, seed=seed)
-    loader = feed.unlabelled(
-        cases, positives=objective.positives, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate
-    )
-    fit(module, training, run=run, loader=loader, callbacks=[pictures])
+    callbacks = _watchers(objective, cases, feed, training, store=store, run=run, seed=seed, watch=watch)
+    weights = _fit(objective, cases, feed, training, run=run, seed=seed, callbacks=callbacks)
+    if not isinstance(weights, dict):
+        return weights
+    encoder = with_weights(objective.encoder, weights, "objective.encoder")
     trained = Bundle(
         kind="encoder",
         architecture=encoder.architecture(),
         preprocess=store.preprocess,
         window=Window(feed.crops.size, feed.crops.context),
-        training={
-            "objective": type(objective).__name__,
-            **facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(rows), scans=len(rows)),
-        },
+        training={"objective": type(objective).__name__, **_facts(run, training, store, rows, seed=seed)},
         lineage=lineage,
         versions=versions(),
         seen=merged(before, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
     )
     return trained.write(run.folder / "bundle", encoder, _card(trained))
+
+
+def _facts(run: Run, training: Training, store: Store, rows: Sequence[ManifestRow], *, seed: int) -> dict[str, object]:
+    return facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(rows), scans=len(rows))
+
+
+def _fit(
+    objective: Objective, cases: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, callbacks: list[L.Callback]
+) -> Ended:
+    """Train on unlabelled crops."""
+    module = Pretrainer(objective, training, seed=seed)
+    loader = feed.unlabelled(
+        cases, positives=objective.positives, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate
+    )
+    return fit(module, training, run=run, loader=loader, scans=len(cases), callbacks=callbacks)
+
+
+def _watchers(
+    objective: Objective, cases: list[Case], feed: Feed, training: Training, *, store: Store, run: Run, seed: int, watch: Watch
+) -> list[L.Callback]:
+    """Pictures and health of fixed crops on the leading process; none where the weights are spread over devices."""
+    if training.strategy == "fsdp" or not leads():
+        return []
+    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
+    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
+    rows = store.manifest.split(watch.split) if watch.labelled else []
+    asked = Asked.of(load_cases(store, rows), feed.crops, count=watch.labelled, seed=seed + 3) if rows else None
+    images = UnlabelledDataset(cases, feed.crops, seed=seed + 2).__getitems__(range(watch.crops))["image"][:, 0]
+    every, size = training.checkpoint_steps, feed.batch_size
+    return [pictures, Health(images, asked, run.folder, every=every, crops_a_step=size, watch=watch, seed=seed)]
 
 
 def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:

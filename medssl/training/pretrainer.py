@@ -10,7 +10,7 @@ from torch import Tensor
 from medssl.data.unlabelled import Unlabelled
 from medssl.objectives.objective import Objective
 from medssl.objectives.processes import rank
-from medssl.training.settings import Training
+from medssl.training.settings import Training, matrices
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams, mixed
 
@@ -27,6 +27,7 @@ class Pretrainer(L.LightningModule):
     def __init__(self, objective: Objective, training: Training, *, seed: int) -> None:
         super().__init__()
         self.objective, self.training_settings, self.seed = objective, training, seed
+        self.decayed = matrices(objective)
 
     def training_step(self, batch: Unlabelled, batch_idx: int) -> Tensor:
         """The loss of one batch of crops."""
@@ -44,7 +45,7 @@ class Pretrainer(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine, by step."""
-        optimizer, scheduler = self.training_settings.optimizer(self.objective)
+        optimizer, scheduler = self.training_settings.optimizer(self.objective, self.decayed)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

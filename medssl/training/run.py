@@ -5,24 +5,40 @@ import errno
 import hashlib
 import importlib.metadata
 import logging
-import pickle
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from medssl.errors import BundleError, ConflictError, NoSpaceError, UsageError
+from medssl.errors import ConfigError, ConflictError, NoSpaceError, UsageError
+from medssl.models.architecture import Network
+from medssl.models.encoder import Encoder
 from medssl.training.callbacks import ProgressLine
+from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
+from medssl.training.compiling import compile_parts
+from medssl.training.plan import Plan, estimate
+from medssl.training.ranks import helped, leads
 from medssl.training.settings import Training
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("medssl", "torch", "monai", "lightning", "numpy")
+
+
+Ended = dict[str, Tensor] | Plan | None
+"""How training ends: the weights, a plan alone, or nothing in a process that helped."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +49,25 @@ class Run:
         folder: Where the run lives.
         config: The resolved configuration, as text.
         resume: Go on from the newest checkpoint.
+        command: Arguments of `medssl` that start this run again in another process.
+        plan_only: Estimate what it will cost, and leave nothing.
     """
 
     folder: Path
     config: str
     resume: bool = False
+    command: tuple[str, ...] = ()
+    plan_only: bool = False
 
     def open(self) -> None:
-        """Make the folder and record the configuration.
+        """Make the folder and record the configuration; the leading process does, where it is not for a plan alone.
 
         Raises:
             ConflictError: The folder holds a run already, or one of another configuration.
         """
         record = self.folder / "config.yaml"
+        if self.plan_only or not leads():
+            return
         if record.is_file():
             if not self.resume:
                 raise ConflictError(f"{self.folder.name} holds a run already; give another out, or --resume true to go on with it")
@@ -54,7 +76,9 @@ class Run:
         elif self.resume:
             raise UsageError(f"nothing to resume in {self.folder.name}; run it without --resume first")
         self.folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(self.config, encoding="utf-8")
+        part = record.with_suffix(".part")
+        part.write_text(self.config, encoding="utf-8")
+        part.replace(record)
 
     @property
     def config_hash(self) -> str:
@@ -62,65 +86,148 @@ class Run:
         return hashlib.sha256(self.config.encode()).hexdigest()[:12]
 
     @property
-    def checkpoint(self) -> Path | None:
-        """The newest checkpoint to resume from."""
-        path = self.folder / "checkpoints" / "last.ckpt"
-        return path if self.resume and path.is_file() else None
+    def recipe(self) -> dict[str, object]:
+        """The configuration without what is of this machine: where the store and another bundle lie."""
+        fields = yaml.safe_load(self.config)
+        del fields["feed"]["store"]
+        return {name: value for name, value in fields.items() if name not in ("config", "bundle", "out", "resume")}
+
+    @cached_property
+    def start(self) -> tuple[Path | None, int]:
+        """The newest checkpoint to go on from and the steps behind it; None and 0 for a new run.
+
+        Raises:
+            BundleError: The checkpoints are damaged.
+        """
+        return newest(self.folder / "checkpoints") if self.resume else (None, 0)
 
     @property
     def done(self) -> int:
-        """Steps behind the checkpoint to resume from, 0 for a new run.
-
-        Raises:
-            BundleError: The checkpoint is damaged.
-        """
-        if self.checkpoint is None:
-            return 0
-        try:
-            return int(torch.load(self.checkpoint, weights_only=True, map_location="cpu")["global_step"])
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
-            raise BundleError(f"the checkpoint of {self.folder.name} is damaged; start the run again in another folder") from error
+        """Steps behind the checkpoint to go on from."""
+        return self.start[1]
 
 
-def fit(module: L.LightningModule, training: Training, *, run: Run, loader: object, callbacks: list[L.Callback]) -> None:
+def fit(
+    module: L.LightningModule, training: Training, *, run: Run, loader: DataLoader[Any], scans: int, callbacks: list[L.Callback]
+) -> Ended:
     """Train to the last step, with progress bar, CSV and TensorBoard logs and a checkpoint every `checkpoint_steps`.
 
+    Args:
+        module: What is trained.
+        training: Steps, optimiser and hardware.
+        run: Where the run is kept.
+        loader: The batches that are left.
+        scans: Of the data set, for the plan.
+        callbacks: What else goes along.
+
+    Returns:
+        The whole state of the module on the leading process, None on the others, whose work ends here, or the plan where that is all.
+
     Raises:
+        ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # which accelerator was found, and product tips
-    checkpoints = ModelCheckpoint(
-        run.folder / "checkpoints",
-        save_last=True,
-        save_top_k=1,
-        every_n_train_steps=training.checkpoint_steps,
-        enable_version_counter=False,
+    plan = estimate(module, loader, training, scans=scans, done=run.done)
+    if run.plan_only:
+        return plan
+    if leads():
+        logger.info("%s", plan)
+    run.open()
+    compile_parts(module, training)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # which accelerator was found, and product tips
+    weights = Weights()
+    with helped(run.command, training.devices), _quiet(), _space_named(run):
+        trainer = _trainer(training, run, title=type(module).__name__, unused=plan.unused, callbacks=[*callbacks, weights])
+        trainer.fit(module, loader, ckpt_path=run.start[0], weights_only=True)
+    return weights.whole if leads() else None
+
+
+def _trainer(training: Training, run: Run, *, title: str, unused: bool, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's trainer with the logs, checkpoints and progress of a run."""
+    every = training.checkpoint_steps
+    return L.Trainer(
+        max_steps=training.steps,
+        accelerator="auto",
+        devices=training.devices,
+        num_nodes=training.num_nodes,
+        strategy=strategy(training, unused=unused),
+        plugins=[WholeFiles()],
+        accumulate_grad_batches=training.accumulate,
+        use_distributed_sampler=False,  # batches know their process
+        precision=training.resolved_precision,
+        gradient_clip_val=training.clip,
+        logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
+        callbacks=[ProgressLine(title, every=every), *callbacks, Checkpoints(run.folder / "checkpoints", every=every)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=min(10, every),
+        deterministic="warn",
     )
+
+
+class Weights(L.Callback):
+    """Keeps the whole weights of the end of training, gathered where they are spread over devices."""
+
+    def __init__(self) -> None:
+        self.whole: dict[str, Tensor] = {}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Gather, on all processes together."""
+        del pl_module
+        self.whole = {name: tensor.detach().cpu() for name, tensor in trainer.strategy.lightning_module_state_dict().items()}
+
+
+Part = TypeVar("Part", Encoder, Network)
+
+
+def with_weights(part: Part, weights: dict[str, Tensor], prefix: str) -> Part:
+    """A part of a trained module, built anew with its weights: training may have spread the old one over devices.
+
+    Args:
+        part: The part that was trained.
+        weights: State of the whole module, from `fit`.
+        prefix: Name of the part in the module, such as `objective.encoder`.
+    """
+    whole = part.architecture().build()
+    whole.load_state_dict({name.removeprefix(f"{prefix}."): tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")})
+    return cast(Part, whole)
+
+
+def strategy(training: Training, *, unused: bool) -> Strategy | str:
+    """How several devices share the work.
+
+    Args:
+        training: Asks for it.
+        unused: Whether a step leaves some parameters without gradient.
+
+    Raises:
+        ConfigError: FSDP without a GPU.
+    """
+    if training.strategy == "fsdp":
+        if not torch.cuda.is_available():
+            raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
+        return FSDPStrategy(state_dict_type="full")
+    if training.strategy == "auto" and training.devices * training.num_nodes == 1:
+        return "auto"
+    return DDPStrategy(find_unused_parameters=unused)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on workers and tips, not about this run
-        trainer = L.Trainer(
-            max_steps=training.steps,
-            accelerator="auto",
-            devices=training.devices,
-            num_nodes=training.num_nodes,
-            strategy=training.strategy,
-            accumulate_grad_batches=training.accumulate,
-            use_distributed_sampler=False,  # batches know their process
-            precision=training.resolved_precision,
-            gradient_clip_val=training.clip,
-            logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
-            callbacks=[checkpoints, ProgressLine(type(module).__name__, every=training.checkpoint_steps), *callbacks],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            log_every_n_steps=min(10, training.checkpoint_steps),
-            deterministic="warn",
-        )
-        try:
-            trainer.fit(module, loader, ckpt_path=run.checkpoint, weights_only=True)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise NoSpaceError(f"no space left for {run.folder.name}; free some and run again with --resume true") from error
-            raise
+        yield
+
+
+@contextmanager
+def _space_named(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoSpaceError(f"no space left for {run.folder.name}; free some and run again with --resume true") from error
+        raise
 
 
 def facts(run: Run, training: Training, *, seed: int, manifest: str, patients: int, scans: int) -> dict[str, object]:
@@ -128,6 +235,7 @@ def facts(run: Run, training: Training, *, seed: int, manifest: str, patients: i
     return {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "config_hash": run.config_hash,
+        "config": run.recipe,
         "manifest_hash": manifest,
         "seed": seed,
         "steps": training.steps,

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from medssl.objectives.processes import summed
 from medssl.training.lesions import LesionModule
 
 
@@ -16,7 +17,7 @@ class Segmenter(LesionModule):
 
 
 def dice_loss(logits: Tensor, lesion: Tensor) -> Tensor:
-    """One minus the soft Dice overlap, summed over the whole batch, so that crops without lesion count through their false positives.
+    """One minus the soft Dice overlap, summed over the whole batch of all processes: crops without lesion count by their false positives.
 
     Milletari et al., "V-Net", 2016, section 3, https://arxiv.org/abs/1606.04797, with the sum instead of the sum of squares below.
 
@@ -25,5 +26,5 @@ def dice_loss(logits: Tensor, lesion: Tensor) -> Tensor:
         lesion: (B, 1, *S) of 0 and 1.
     """
     probability, lesion = logits.float().sigmoid(), lesion.float()
-    overlap = (probability * lesion).sum()
-    return 1 - (2 * overlap + 1) / (probability.sum() + lesion.sum() + 1)
+    overlap = summed((probability * lesion).sum())
+    return 1 - (2 * overlap + 1) / (summed(probability.sum() + lesion.sum()) + 1)

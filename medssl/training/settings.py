@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from medssl.errors import ConfigError
 from medssl.training.schedule import warmup_cosine
 
+_WRAPPED = "_fsdp_wrapped_module."  # what FSDP puts into names
+
 
 @dataclass(frozen=True)
 class Training:
@@ -30,7 +32,9 @@ class Training:
         num_nodes: Machines that train together.
         strategy: How several devices share the work: `ddp` copies the network to each, `fsdp` spreads it over them; `auto` is `ddp` where
             there are several.
-        accumulate: Parts that a batch is cut into where it does not fit into memory; contrastive methods see the negatives of a part.
+        accumulate: Parts that a batch is cut into where it does not fit into memory; contrastive methods see the negatives of a part, and
+            means over voxels that count become means of the parts' means.
+        compile: Compile transformer blocks; minutes at the start, worth it for long runs.
 
     Raises:
         ConfigError: A value out of range.
@@ -49,6 +53,7 @@ class Training:
     num_nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     accumulate: int = 1
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.checkpoint_steps < 1:
@@ -76,17 +81,31 @@ class Training:
         fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
         return "bf16-mixed" if fast else "32-true"
 
-    def optimizer(self, module: nn.Module, encoder: nn.Module | None = None) -> tuple[AdamW, LambdaLR]:
-        """AdamW over all parameters, and its warm-up and cosine schedule by step."""
+    def optimizer(self, module: nn.Module, decayed: frozenset[str], encoder: nn.Module | None = None) -> tuple[AdamW, LambdaLR]:
+        """AdamW over all parameters, and its warm-up and cosine schedule by step.
+
+        Args:
+            module: Whose parameters are trained.
+            decayed: Names of those with weight decay, from `matrices` on the module as it was built.
+            encoder: Its part with a rate of its own.
+        """
         slow = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
+        trained = [(name.replace(_WRAPPED, ""), parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         groups = [
             {
-                "params": [p for p in module.parameters() if p.requires_grad and (id(p) in slow) == of_encoder and (p.ndim > 1) == decayed],
+                "params": [
+                    parameter for name, parameter in trained if (id(parameter) in slow) == of_encoder and (name in decayed) == decays
+                ],
                 "lr": self.learning_rate * (self.encoder_rate if of_encoder else 1.0),
-                "weight_decay": self.weight_decay if decayed else 0.0,
+                "weight_decay": self.weight_decay if decays else 0.0,
             }
             for of_encoder in (False, True)
-            for decayed in (False, True)
+            for decays in (False, True)
         ]
         optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
         return optimizer, LambdaLR(optimizer, warmup_cosine(self.steps, round(self.warmup * self.steps)))
+
+
+def matrices(module: nn.Module) -> frozenset[str]:
+    """Names of parameters with more than one axis; FSDP flattens them later, so they are noted before."""
+    return frozenset(name for name, parameter in module.named_parameters() if parameter.ndim > 1)

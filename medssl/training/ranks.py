@@ -1,0 +1,116 @@
+"""The processes of one run: which of them leads, and how the others are started and ended.
+
+The leading process alone makes the run folder, writes and talks. Processes are started here, by torchrun or by SLURM; several nodes without
+SLURM run the same command each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in their environment.
+"""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import distributed
+
+from medssl.errors import HelperError
+
+logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 10.0  # after one process has failed, for the leading one to notice by itself
+
+
+def leads() -> bool:
+    """Whether this process is the first of its run; true where it is the only one."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
+def started_elsewhere() -> bool:
+    """Whether somebody else starts the processes of this run: a run that this one helps, torchrun, or SLURM."""
+    return "LOCAL_RANK" in os.environ or SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
+
+
+@contextmanager
+def helped(command: Sequence[str], devices: int) -> Iterator[None]:
+    """Start the other processes of this node and end with them: all of them succeed or none.
+
+    Args:
+        command: Arguments of `medssl` that start the same run again; empty leaves starting to Lightning, which repeats the script.
+        devices: Processes of this node, this one included.
+
+    Raises:
+        HelperError: One of them failed.
+    """
+    if devices == 1 or not command or started_elsewhere():
+        yield
+        return
+    before = dict(os.environ)
+    os.environ.update({"LOCAL_RANK": "0", "MASTER_ADDR": before.get("MASTER_ADDR", "127.0.0.1"), "MASTER_PORT": _port(before)})
+    helpers = [_start(command, rank) for rank in range(1, devices)]
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(helpers, ended), daemon=True).start()
+    try:
+        yield
+    except (RuntimeError, SystemExit) as error:
+        _raise_failed(helpers, error)
+        raise
+    else:
+        _raise_failed(helpers, None, patience=None)
+    finally:
+        ended.set()
+        _end(helpers)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _start(command: Sequence[str], rank: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "LOCAL_RANK": str(rank)}
+    return subprocess.Popen([sys.executable, "-m", "medssl", *command], env=environment, stdout=subprocess.DEVNULL)
+
+
+def _port(environment: dict[str, str]) -> str:
+    """The port given, or a free one."""
+    if "MASTER_PORT" in environment:
+        return environment["MASTER_PORT"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def _watch(helpers: list[subprocess.Popen[bytes]], ended: threading.Event) -> None:
+    """End this process where a helper has failed and this one waits for it for ever."""
+    while not ended.wait(0.5):
+        if any(helper.poll() for helper in helpers):
+            if not ended.wait(_GRACE_SECONDS):
+                logger.error("a process of this run has failed; its message is above")
+                _end(helpers)
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _raise_failed(helpers: list[subprocess.Popen[bytes]], cause: BaseException | None, *, patience: float | None = _GRACE_SECONDS) -> None:
+    """Name the first helper that failed by itself, once all have ended or patience has."""
+    for rank, helper in enumerate(helpers, start=1):
+        try:
+            code = helper.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        if code:
+            raise HelperError(f"process {rank} of this run ended with exit code {code}; its message is above") from cause
+
+
+def _end(helpers: list[subprocess.Popen[bytes]]) -> None:
+    for helper in helpers:
+        if helper.poll() is None:
+            helper.kill()
+        helper.wait()

@@ -1,0 +1,60 @@
+"""A bundle made again from its own `bundle.json`: the recipe in it, and the checks that its data are at hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medssl.data.store import Store
+from medssl.errors import BundleError, ConfigError, ConflictError
+from medssl.models.bundle import Bundle
+
+
+def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
+    """The configuration that a bundle was made with, without where its store lay.
+
+    Raises:
+        BundleError: None in it, or it names a class that is not medssl's: a stranger's bundle runs no foreign code.
+        ConfigError: It was made by the other command.
+    """
+    described = Bundle.read(bundle)
+    recipe = described.training.get("config")
+    if not isinstance(recipe, dict):
+        raise BundleError(f"bundle.json of {bundle.name} holds no recipe; it was made by an older medssl")
+    if (described.kind == "encoder") != (command == "pretrain"):
+        raise ConfigError(f"{bundle.name} is of kind {described.kind}; take medssl {'finetune' if command == 'pretrain' else 'pretrain'}")
+    foreign = [path for path in _class_paths(recipe) if not path.startswith("medssl.")]
+    if foreign:
+        raise BundleError(f"bundle.json of {bundle.name} names {foreign[0]}, which is not of medssl; it is not run")
+    return recipe
+
+
+def check_source(bundle: Path, store: Path, start: Path | None) -> None:
+    """Whether the data and the bundle to start from are those of a bundle.
+
+    Raises:
+        ConflictError: Other scans, another preprocessing, or another bundle to start from.
+    """
+    described, here = Bundle.read(bundle), Store(store)
+    made, found = described.training.get("manifest_hash"), here.manifest.digest()
+    if made != found:
+        raise ConflictError(
+            f"store {store.name} has manifest hash {found[:12]}, the bundle was made from {str(made)[:12]}; prepare its data"
+        )
+    if described.preprocess != here.preprocess:
+        raise ConflictError(f"store {store.name} was prepared in another way than the bundle's; see preprocess in its bundle.json")
+    origin = described.lineage[0] if described.lineage else None
+    given = None if start is None else Bundle.read(start).model_id
+    if origin != given:
+        raise ConflictError(f"the bundle started from bundle {origin}, not from {given}; give the right one with --bundle")
+
+
+def _class_paths(value: object) -> Iterator[str]:
+    """All class paths in a configuration, however deep."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for part in value.values():
+            yield from _class_paths(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _class_paths(part)

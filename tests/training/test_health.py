@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medssl.errors import CollapseError
+from medssl.models.vit import ViT
+from medssl.objectives.simclr import SimCLR
+from medssl.training.health import Asked, Health, Watch, collapsed, embed
+from medssl.training.pretrainer import Pretrainer
+from medssl.training.settings import Training
+
+START = {"std_mean": 0.2, "effective_rank": 4.0}
+
+
+def encoder() -> ViT:
+    torch.manual_seed(0)
+    return ViT((4, 4), width=16, depth=1, heads=2)
+
+
+def images(count: int = 8) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.1, 3, count).view(-1, 1, 1, 1)
+
+
+def test_the_alarm_is_silent_for_features_as_good_as_at_the_start() -> None:
+    assert collapsed(START, {"std_mean": 0.15, "effective_rank": 3.0}, Watch()) is None
+
+
+@pytest.mark.parametrize("now", [{"std_mean": 0.01, "effective_rank": 4.0}, {"std_mean": 0.2, "effective_rank": 0.5}])
+def test_the_alarm_names_what_has_fallen(now: dict[str, float]) -> None:
+    fallen = min(now, key=lambda name: now[name] / START[name])
+    assert fallen in str(collapsed(START, now, Watch()))
+
+
+def test_constant_features_raise_the_alarm_even_when_they_were_constant_at_the_start() -> None:
+    nothing = {"std_mean": 0.0, "effective_rank": 0.0}
+    assert collapsed(nothing, nothing, Watch()) is not None
+
+
+def test_embedding_leaves_the_mode_of_the_encoder_and_the_random_state_alone() -> None:
+    model, state = encoder().train(), torch.get_rng_state()
+    embed(model, images())
+    assert model.training
+    assert torch.get_rng_state().equal(state)
+
+
+def watched(tmp_path: Path, *, on_collapse: str, constant: bool) -> Health:
+    """A run of two steps, after which the encoder is made to give constant features where asked."""
+    health = Health(
+        images(),
+        asked(),
+        tmp_path,
+        every=1,
+        crops_a_step=4,
+        watch=Watch(on_collapse=on_collapse),
+        seed=0,  # type: ignore[arg-type]
+    )
+    module = Pretrainer(SimCLR(encoder()), Training(), seed=0)
+    trainer = L.Trainer(max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+    health.on_train_start(trainer, module)
+    if constant:
+        for parameter in module.objective.encoder.parameters():
+            torch.nn.init.zeros_(parameter)
+    health.on_train_batch_end(trainer, module, None, None, 0)
+    health.on_train_end(trainer, module)
+    return health
+
+
+def asked() -> Asked:
+    return Asked(images(), np.array([0, 1] * 4), ("a", "a", "b", "b", "c", "c", "d", "d"))
+
+
+def test_a_healthy_encoder_raises_no_alarm_and_leaves_a_picture(tmp_path: Path) -> None:
+    health = watched(tmp_path, on_collapse="stop", constant=False)
+    assert json.loads((tmp_path / "health.json").read_text())["collapsed"] is False
+    assert (tmp_path / "health.png").stat().st_size > 1000
+    assert {"effective_rank", "std_min", "alignment", "uniformity", "knn_auroc", "probe_accuracy"} <= set(health.rows[-1])
+
+
+def test_an_encoder_that_collapses_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watched(tmp_path, on_collapse="warn", constant=True)
+    assert json.loads((tmp_path / "health.json").read_text())["collapsed"] is True
+    assert "collapse at step" in caplog.text
+
+
+def test_an_encoder_that_collapses_stops_the_run_where_asked(tmp_path: Path) -> None:
+    with pytest.raises(CollapseError, match="collapsed"):
+        watched(tmp_path, on_collapse="stop", constant=True)
