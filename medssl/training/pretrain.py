@@ -62,18 +62,15 @@ def pretrain(
     store = Store(feed.store)
     rows = store.manifest.split(split)
     cases = load_cases(store, rows, masks=False)  # no label is seen: crops are drawn without knowing where lesion is
-    _check_shape(objective.encoder, cases[0].shape[0] * feed.crops.context, feed)
-    _check_reports(objective, rows)
-    training.check_batch(feed.batch_size)
+    _check(objective, cases, feed, training)
     lineage, before = ((), {}) if bundle is None else start_from(objective, bundle, store)
-    callbacks = _watchers(objective, cases, feed, training, store=store, run=run, seed=seed, watch=watch)
-    weights = _fit(objective, cases, feed, training, run=run, seed=seed, callbacks=callbacks)
+    watchers = _watchers(objective, cases, feed, training, store=store, run=run, seed=seed, watch=watch)
+    weights = _fit(objective, cases, feed, training, run=run, seed=seed, callbacks=watchers)
     if not isinstance(weights, dict):
         return weights
-    encoder = with_weights(objective.encoder, weights, "objective.encoder")
     trained = Bundle(
         kind="encoder",
-        architecture=encoder.architecture(),
+        architecture=objective.encoder.architecture(),
         preprocess=store.preprocess,
         window=Window(feed.crops.size, feed.crops.context),
         training={"objective": type(objective).__name__, **_facts(run, training, store, rows, seed=seed)},
@@ -81,7 +78,7 @@ def pretrain(
         versions=versions(),
         seen=merged(before, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
     )
-    return trained.write(run.folder / "bundle", encoder, _card(trained))
+    return trained.write(run.folder / "bundle", with_weights(objective.encoder, weights, "objective.encoder"), _card(trained))
 
 
 def _facts(run: Run, training: Training, store: Store, rows: Sequence[ManifestRow], *, seed: int) -> dict[str, object]:
@@ -112,6 +109,13 @@ def _watchers(
     images = UnlabelledDataset(cases, feed.crops, seed=seed + 2).__getitems__(range(watch.crops))["image"][:, 0]
     every, size = training.checkpoint_steps, feed.batch_size
     return [pictures, Health(images, asked, run.folder, every=every, crops_a_step=size, watch=watch, seed=seed)]
+
+
+def _check(objective: Objective, cases: list[Case], feed: Feed, training: Training) -> None:
+    """Whether the parts of a run fit each other."""
+    _check_shape(objective.encoder, cases[0].shape[0] * feed.crops.context, feed)
+    _check_reports(objective, [case.row for case in cases])
+    training.check_batch(feed.batch_size)
 
 
 def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
