@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Path:
         key = entry_key(row.sha256, Preprocess())
         write_entry(folder, row.scan_id, key, image=encode(image + 3 * lesion), affine=np.eye(4), lesion=lesion)
         rows.append(row)
-        scans[row.scan_id] = (key, "mask")
+        scans[row.scan_id] = (key, row.sha256)
         signs.append(fingerprint(Volume(image, np.eye(4))))
     index = Index(Preprocess(), "../scans", scans)
     write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage())
