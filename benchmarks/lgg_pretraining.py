@@ -4,9 +4,9 @@ All arms share the encoder, the crops and the number of crops seen: pretraining 
 (a) a logistic regression on frozen features of slices and (b) fine-tuning of a segmenter, both on the same few labelled patients, three
 draws of them. Thresholds come from validation patients; test patients are scored once an arm and draw.
 
-    python -m benchmarks.lgg_pretraining --data LGG_FOLDER --work FOLDER [--seeds 3]
+    python -m benchmarks.lgg_pretraining [--data LGG_FOLDER] [--work FOLDER] [--seeds 3]
 
-A run that was stopped goes on where it was.
+Takes about an hour on two cores. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -49,6 +49,7 @@ ARMS: Mapping[str, str] = {"scratch": "", "MAE": "lgg_mae", "SimCLR": "lgg_simcl
 FRACTIONS = {"train": 0.55, "val": 0.1, "test": 0.35}
 PATIENTS = 5  # a tenth of the patients that are not in the test
 DRAWS = 2000
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lgg"
 CROP = 112
 
 Float = NDArray[np.float64]
@@ -203,13 +204,16 @@ def table(outcomes: Mapping[str, Sequence[Outcome]], probes: Mapping[str, Sequen
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every arm and print the table, then the comparison of the best arm with scratch as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of TCGA-LGG as data_prep/lgg.py reads it")
-    parser.add_argument("--work", type=Path, required=True, help="where runs are kept")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of TCGA-LGG as data_prep/lgg.py reads it")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "lgg_pretraining", help="where runs are kept")
     parser.add_argument("--seeds", type=int, default=3, help="draws of labelled patients")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    if not given.data.is_dir():
+        print(f"no scans of TCGA-LGG at {given.data.name}; give their folder with --data")
+        return
     given.work.mkdir(parents=True, exist_ok=True)
     store = open_store(given.data, given.work)
     bundles = {arm: pretrained(arm, given.work) for arm in given.arms}
