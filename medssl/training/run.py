@@ -87,10 +87,10 @@ class Run:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """The configuration without what is of this machine: where the store and another bundle lie."""
+        """The configuration without what is of this machine: where the store, another bundle and other files lie."""
         fields = yaml.safe_load(self.config)
         del fields["feed"]["store"]
-        return {name: value for name, value in fields.items() if name not in ("config", "bundle", "out", "resume")}
+        return {name: without_folders(value) for name, value in fields.items() if name not in ("config", "bundle", "out", "resume")}
 
     @cached_property
     def start(self) -> tuple[Path | None, int]:
@@ -105,6 +105,15 @@ class Run:
     def done(self) -> int:
         """Steps behind the checkpoint to go on from."""
         return self.start[1]
+
+
+def without_folders(value: object) -> object:
+    """A configuration in which absolute paths, such as those of weights of others, are names of files alone."""
+    if isinstance(value, dict):
+        return {name: without_folders(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_folders(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def fit(
