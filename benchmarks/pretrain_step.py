@@ -11,7 +11,7 @@ Arms take turns, a step each; the first round is discarded, and ratios are media
 as they suffer less from other work on the machine.
 
 `--loss` trains MONAI and one arm of medssl for the same number of steps on the same crops with the same schedule, and compares their errors
-on crops kept aside, with the same masks, over all hidden patches.
+on other random crops of the same scans, which may overlap those of training, with the same masks, over all hidden patches.
 
     python -m benchmarks.pretrain_step [--rounds 10] [--threads 2] [--mlp 1536]
     python -m benchmarks.pretrain_step --loss [--steps 500] [--arm "cross, quarter"]
@@ -181,7 +181,7 @@ def _ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def losses(pool: Tensor, aside: Tensor, mlp: int, steps: int, arm: str) -> None:
-    """Train both for equal steps and print their errors on the crops kept aside."""
+    """Train both for equal steps and print their errors on the other crops."""
     peer, ours = make_peer(mlp), make_ours(mlp, **ARMS[arm])
     theirs = trained_error(PEER, peer, lambda images, _: peer_loss(peer, images), peer_error, pool, aside, steps)
     mine = trained_error(arm, ours, lambda images, number: our_loss(ours, images, number), our_error, pool, aside, steps)
@@ -198,7 +198,7 @@ def trained_error(
     aside: Tensor,
     steps: int,
 ) -> float:
-    """The error on the crops kept aside after so many steps."""
+    """The error on the other crops after so many steps."""
     torch.manual_seed(1)
     source, start = batches_of(pool), time.process_time()
     optimizer, schedule = Training(steps=steps, learning_rate=RATE).optimizer(net, matrices(net))
@@ -209,12 +209,12 @@ def trained_error(
         if (number + 1) % 50 == 0:
             print(f"{name} step {number + 1}: {found:.4f}", flush=True)
     used, final = time.process_time() - start, error(net, aside)
-    print(f"{name}: error {final:.5f} on crops kept aside, {used:.0f} s of processor time", flush=True)
+    print(f"{name}: error {final:.5f} on other crops, {used:.0f} s of processor time", flush=True)
     return final
 
 
 def masks_of(crops: Tensor) -> Iterator[tuple[Tensor, PatchMask]]:
-    """Batches of the crops kept aside, each with its masks, which depend on nothing else."""
+    """Batches of the other crops, each with its masks, which depend on nothing else."""
     for start in range(0, len(crops), BATCH):
         part = crops[start : start + BATCH]
         yield part, random_mask(PATCHES, RATIO, streams=Streams.of(9, range(start, start + len(part))))
