@@ -30,7 +30,7 @@ def part_of_batch() -> Batch:
     mine = range(rank() * share, (rank() + 1) * share)
     batch = Batch.of(images[mine.start : mine.stop], Streams.of(7, mine))
     level = torch.tensor([-9.0, 0.5, -0.3, 0.9]).view(BATCH, 1, 1)[mine.start : mine.stop]
-    return Batch(batch.images, batch.streams, batch.patient, batch.corner, level, batch.present)
+    return Batch(batch.images, batch.streams, torch.tensor(mine), batch.corner, level, batch.present)
 
 
 def main(name: str, out: str) -> None:
