@@ -99,17 +99,18 @@ def test_a_run_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupte
     whole = launch_pretrain([*arguments, "--out", str(tmp_path / "whole")])
     out, moments = tmp_path / "killed", random.Random(5)
     for _ in range(3):
-        kill_after([*arguments, "--out", str(out), "--resume", str((out / "config.yaml").is_file()).lower()], out, moments.uniform(0, 1.5))
+        resume = str((out / "config.yaml").is_file()).lower()
+        kill_after([*arguments, "--out", str(out), "--resume", resume], out, steps=moments.randint(1, 12), seconds=moments.uniform(0, 0.1))
     assert not (out / "bundle").exists()
     resumed = launch_pretrain([*arguments, "--out", str(out), "--resume", "true"])
     assert resumed.weights_id == whole.weights_id
 
 
-def kill_after(arguments: list[str], out: Path, seconds: float) -> None:
-    """Start a run, wait until it has made a step or two, and then so many seconds; then SIGKILL."""
+def kill_after(arguments: list[str], out: Path, *, steps: int, seconds: float) -> None:
+    """Start a run, wait until it has made so many steps, and then so many seconds; then SIGKILL."""
     before = steps_of(out)
     process = subprocess.Popen([sys.executable, "-m", "medssl", "pretrain", *arguments], stderr=subprocess.DEVNULL)
-    while process.poll() is None and steps_of(out) == before:
+    while process.poll() is None and steps_of(out) < before + steps:
         time.sleep(0.02)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
