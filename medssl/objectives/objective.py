@@ -1,7 +1,6 @@
 """What a pretraining method is: an encoder and a loss over a batch of crops."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -46,10 +45,6 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Loss:
         """The loss on a batch of crops."""
-
-    def trained(self) -> Iterator[nn.Parameter]:
-        """The parameters that gradients reach; a teacher has none."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def after_step(self, progress: float) -> None:
         """What happens behind an optimiser step, such as moving a teacher on.

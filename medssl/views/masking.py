@@ -81,21 +81,6 @@ class Masking:
         return partition(self.hidden(grid, streams=streams, device=device))
 
 
-def random_mask(patches: int, ratio: float, *, streams: Streams, device: torch.device | None = None) -> PatchMask:
-    """Hide a fixed share of the patches of each sample, uniformly.
-
-    Args:
-        patches: N, patches a sample.
-        ratio: Share hidden, between 0 and 1; at least one patch stays on either side.
-        streams: Randomness of each sample, on the CPU so that masks are equal on every device.
-        device: Where the indices are wanted.
-
-    Raises:
-        ConfigError: A ratio outside (0, 1), or fewer than two patches.
-    """
-    return Masking(ratio).partition((patches,), streams=streams, device=device)
-
-
 def partition(hidden: Tensor) -> PatchMask:
     """Hidden and visible cells of (B, *K) as indices; every sample hides the same number of cells."""
     flat = hidden.flatten(1)

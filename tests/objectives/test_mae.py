@@ -195,3 +195,18 @@ def test_a_share_out_of_range_is_refused(options: dict[str, float]) -> None:
 def test_a_context_that_does_not_divide_the_channels_is_refused() -> None:
     with pytest.raises(ConfigError, match="context must divide the 3 channels"):
         mae(channels=3, context=2)
+
+
+def test_the_parts_of_a_batch_give_a_masked_autoencoder_the_gradients_of_the_whole_where_every_voxel_counts() -> None:
+    torch.manual_seed(0)
+    method, images = MAE(ViT((4, 4), width=16, depth=1, heads=2)), torch.randn(4, 1, 16, 16)
+    whole, parts = [range(4)], [range(2), range(2, 4)]
+    found = []
+    for batches in (whole, parts):
+        method.zero_grad()
+        for numbers in batches:
+            batch = Batch.of(images[numbers.start : numbers.stop], Streams.of(3, numbers))
+            (method(batch).total / len(batches)).backward()
+        found.append([parameter.grad.clone() for parameter in method.parameters() if parameter.grad is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
