@@ -1,0 +1,29 @@
+"""The method that docs/pretraining.md shows."""
+
+import re
+from pathlib import Path
+
+import torch
+import yaml
+
+from medssl.models.vit import ViT
+from medssl.views.batch import Batch
+from medssl.views.streams import Streams
+
+
+def block(root: Path, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", (root / "docs" / "pretraining.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def test_the_method_in_the_docs_learns(root: Path) -> None:
+    names: dict[str, type] = {"__name__": "medssl.objectives.agreement"}  # type: ignore[dict-item]
+    exec(block(root, "python"), names)
+    objective = names["Agreement"](ViT((4, 4), width=8, depth=1, heads=2))
+    objective(Batch.of(torch.randn(2, 1, 8, 8), Streams.of(0, range(2)))).total.backward()
+    assert objective.encoder.embed.weight.grad.abs().sum() > 0
+
+
+def test_the_configuration_in_the_docs_names_it(root: Path) -> None:
+    assert yaml.safe_load(block(root, "yaml"))["objective"]["class_path"] == "medssl.objectives.agreement.Agreement"
