@@ -33,4 +33,5 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         axes.tick_params(labelsize=7)
         if len(names) > 1:
             axes.legend(fontsize=6)
+    figure.supxlabel("step", fontsize=9)
     figure.savefig(path, dpi=110)
