@@ -38,7 +38,7 @@ from medssl.objectives.mae import MAE
 from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment
 from medssl.views.batch import Batch
-from medssl.views.masking import PatchMask, random_mask
+from medssl.views.masking import Masking, PatchMask
 from medssl.views.streams import Streams
 
 SIDE, PATCH, WIDTH, HEADS, DEPTH, DECODER_DEPTH, BATCH = 64, 8, 384, 6, 6, 2, 4
@@ -217,7 +217,7 @@ def masks_of(crops: Tensor) -> Iterator[tuple[Tensor, PatchMask]]:
     """Batches of the other crops, each with its masks, which depend on nothing else."""
     for start in range(0, len(crops), BATCH):
         part = crops[start : start + BATCH]
-        yield part, random_mask(PATCHES, RATIO, streams=Streams.of(9, range(start, start + len(part))))
+        yield part, Masking(RATIO).partition((PATCHES,), streams=Streams.of(9, range(start, start + len(part))))
 
 
 @torch.no_grad()

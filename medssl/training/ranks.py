@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed
@@ -52,7 +53,7 @@ def helped(command: Sequence[str], devices: int) -> Iterator[None]:
     if devices == 1 or not command or started_elsewhere():
         yield
         return
-    before = dict(os.environ)
+    before, threads = dict(os.environ), torch.get_num_threads()
     os.environ.update({"LOCAL_RANK": "0", "MASTER_ADDR": before.get("MASTER_ADDR", "127.0.0.1"), "MASTER_PORT": _port(before)})
     helpers = [_start(command, rank) for rank in range(1, devices)]
     ended = threading.Event()
@@ -71,6 +72,7 @@ def helped(command: Sequence[str], devices: int) -> Iterator[None]:
             distributed.destroy_process_group()
         os.environ.clear()
         os.environ.update(before)
+        torch.set_num_threads(threads)  # which Lightning has shared out among the processes
 
 
 def _start(command: Sequence[str], rank: int) -> subprocess.Popen[bytes]:

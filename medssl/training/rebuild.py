@@ -1,12 +1,17 @@
 """A bundle made again from its own `bundle.json`: the recipe in it, and the checks that its data are at hand."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medssl.data.store import Store
 from medssl.errors import BundleError, ConfigError, ConflictError
 from medssl.models.bundle import Bundle
+
+logger = logging.getLogger(__name__)
 
 
 def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
 
 
 def check_source(bundle: Path, store: Path, start: Path | None) -> None:
-    """Whether the data and the bundle to start from are those of a bundle.
+    """Whether the data and the bundle to start from are those of a bundle; other threads than its own, which change sums, are named.
 
     Raises:
         ConflictError: Other scans, another preprocessing, or another bundle to start from.
@@ -46,6 +51,11 @@ def check_source(bundle: Path, store: Path, start: Path | None) -> None:
     given = None if start is None else Bundle.read(start).model_id
     if origin != given:
         raise ConflictError(f"the bundle started from bundle {origin}, not from {given}; give the right one with --bundle")
+    threads = described.training.get("threads")
+    if threads is not None and threads != torch.get_num_threads():
+        logger.warning(
+            "the bundle was made with %s threads, here are %d: weights will be equal to rounding only", threads, torch.get_num_threads()
+        )
 
 
 def _class_paths(value: object) -> Iterator[str]:

@@ -249,6 +249,7 @@ def facts(run: Run, training: Training, *, seed: int, manifest: str, patients: i
         "seed": seed,
         "steps": training.steps,
         "precision": training.resolved_precision,
+        "threads": torch.get_num_threads(),
         "patients": patients,
         "scans": scans,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),

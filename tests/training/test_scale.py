@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
@@ -64,11 +65,13 @@ def _children_import_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_two_processes_pretrain_to_the_weights_of_one(tmp_path: Path, store: Path) -> None:
+    threads = torch.get_num_threads()
     launch_pretrain([*config(store), "--out", str(tmp_path / "one")])
     launch_pretrain([*config(store, name="two.yaml", devices=2), "--out", str(tmp_path / "two")])
     assert largest_difference(tmp_path / "one", tmp_path / "two") < TOLERANCE
     assert {path.name for path in (tmp_path / "two" / "checkpoints").iterdir()} == {"last.ckpt", "before.ckpt"}
     assert "LOCAL_RANK" not in os.environ
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.slow
@@ -175,6 +178,16 @@ def test_a_bundle_is_made_again_from_its_own_description(tmp_path: Path, store: 
     again = launch_pretrain([*source, "--out", str(tmp_path / "again")])
     assert again.weights_id == first.weights_id
     assert str(tmp_path) not in (tmp_path / "first" / "bundle" / "bundle.json").read_text()
+
+
+def test_other_threads_than_a_bundle_was_made_with_are_named(tmp_path: Path, store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    launch_pretrain([*config(store), "--out", str(tmp_path / "first")])
+    described = tmp_path / "first" / "bundle" / "bundle.json"
+    fields = json.loads(described.read_text())
+    fields["training"]["threads"] += 1
+    described.write_text(json.dumps(fields))
+    launch_pretrain(["--from-bundle", str(described.parent), "--feed.store", str(store), "--out", str(tmp_path / "again")])
+    assert "equal to rounding only" in caplog.text
 
 
 def test_a_lesion_network_is_made_again_from_the_encoder_that_it_started_from_and_no_other(tmp_path: Path, store: Path) -> None:
