@@ -231,7 +231,9 @@ def report(results: Path, *, reference: Path | None = None, out: Path | None = N
         out: Where the report goes; the results folder itself by default.
     """
     from medssl.report.write import write_report
+    from medssl.scoring.looks import log_report
 
+    log_report(results, reference)
     write_report(results, out or results, reference=reference)
     _say(f"report: {(out or results) / 'report.html'}")
     return 0

@@ -13,6 +13,7 @@ from medssl.evaluation.classification import Units
 from medssl.evaluation.lesions import Marks, mark
 from medssl.evaluation.segmentation import Overlap, compare
 from medssl.report.cases import Case, Results, ScanMaps, read_maps
+from medssl.report.lock import points_of, refusals
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +45,15 @@ class Evidence:
         results: The folder.
         scans: Every scan, rejected ones too.
         units: `patient`, `scan` and `slice` with known answer and score.
-        thresholds: Locked threshold of each unit, None where there is none.
+        thresholds: Locked threshold of each unit, None where there is none or it is refused.
+        refused: Why the threshold of a unit (also `voxel`) is refused.
     """
 
     results: Results
     scans: tuple[Measured, ...]
     units: Mapping[str, Units]
     thresholds: Mapping[str, float | None]
+    refused: Mapping[str, str]
 
     @property
     def analysed(self) -> list[Measured]:
@@ -72,7 +75,10 @@ def gather(results: Results) -> Evidence:
     """Measure every scan."""
     scans = tuple(measure(results.folder, case) for case in results.cases)
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
-    return Evidence(results, scans, units, _thresholds(results))
+    refused = refusals(results.run)
+    if "scan" in refused:
+        refused["patient"] = refused["scan"]
+    return Evidence(results, scans, units, _thresholds(results, refused), refused)
 
 
 def measure(folder: Path, case: Case) -> Measured:
@@ -174,13 +180,14 @@ def _score(scan: Measured) -> float:
     return float("nan") if score is None else float(score)
 
 
-def _thresholds(results: Results) -> dict[str, float | None]:
-    """Locked thresholds; patients are called by their highest scan."""
-    points = results.run.get("operating_points") or {}
+def _thresholds(results: Results, refused: Mapping[str, str]) -> dict[str, float | None]:
+    """Locked thresholds that are not refused; patients are called by their highest scan."""
+    points = points_of(results.run)
     locked = {unit: _threshold(points.get(unit)) for unit in ("scan", "slice")}
     carried = [case.finding.threshold for case in results.cases if case.finding.threshold is not None]
     scan = locked["scan"] if locked["scan"] is not None else (carried[0] if carried else None)
-    return {"patient": scan, "scan": scan, "slice": locked["slice"]}
+    thresholds = {"patient": scan, "scan": scan, "slice": locked["slice"]}
+    return {unit: None if unit in refused else threshold for unit, threshold in thresholds.items()}
 
 
 def _threshold(point: object) -> float | None:
