@@ -201,7 +201,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> in
     from medssl.scoring.predictor import Predictor
 
     score_split(Predictor(bundle), Store(store), split, out)
-    write_report(out, out)
+    write_report(out, out, pdf=True)
     _say(f"report: {out / 'report.html'}")
     return 0
 
@@ -222,19 +222,21 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     return int(counts.get("rejected", 0) > 0)
 
 
-def report(results: Path, *, reference: Path | None = None, out: Path | None = None) -> int:
-    """Write metrics.json and report.html of a results folder.
+def report(results: Path, *, reference: Path | None = None, out: Path | None = None, pdf: bool = True) -> int:
+    """Write metrics.json, metrics.csv, scans.csv, report.html and, where there is a Chromium, report.pdf of a results folder.
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
+            age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
+        pdf: Print it to PDF too.
     """
     from medssl.report.write import write_report
     from medssl.scoring.looks import log_report
 
     log_report(results, reference)
-    write_report(results, out or results, reference=reference)
+    write_report(results, out or results, reference=reference, pdf=pdf)
     _say(f"report: {(out or results) / 'report.html'}")
     return 0
 

@@ -16,7 +16,20 @@ from medssl.io.files import HEAD_BYTES, read_file
 
 _MAKER, _KV, _TESLA, _SEX, _AGE = 0x00080070, 0x00180060, 0x00180087, 0x00100040, 0x00101010
 _WANTED = frozenset({_MAKER, _KV, _TESLA, _SEX, _AGE})
-_MAKERS = ("siemens", "philips", "ge", "canon", "toshiba", "hitachi", "fujifilm", "hologic", "agfa", "carestream", "united imaging", "neusoft")
+_MAKERS = (
+    "siemens",
+    "philips",
+    "ge",
+    "canon",
+    "toshiba",
+    "hitachi",
+    "fujifilm",
+    "hologic",
+    "agfa",
+    "carestream",
+    "united imaging",
+    "neusoft",
+)
 _SHOWN = {"ge": "GE", "united imaging": "United Imaging"}
 _OLDEST = 90
 _FILES_TRIED = 5

@@ -4,7 +4,8 @@ Items in short words of ours, with the numbers of the sources where those have t
 CLAIM, 2024 update, https://doi.org/10.1148/ryai.240300; STARD 2015, https://doi.org/10.1136/bmj.h5527, with STARD-AI (Nature
 Medicine, 2025); TRIPOD+AI, 2024, https://doi.org/10.1136/bmj-2023-078378; Metrics Reloaded, 2024,
 https://doi.org/10.1038/s41592-023-02151-z; FUTURE-AI, 2025, https://doi.org/10.1136/bmj-2024-081554; FDA, Clinical Performance
-Assessment of CADe devices, 2022. An item that holds for a paper's text (title, abstract, discussion) is not listed: no report can answer it.
+Assessment of CADe devices, 2022. An item that holds for a paper's text (title, abstract, discussion) is not listed: no report can answer
+it.
 """
 
 from collections.abc import Mapping

@@ -44,7 +44,7 @@ def draw_figures(metrics: Mapping[str, Any], evidence: Evidence) -> list[Picture
         pictures += [draw_roc(evidence, shown), draw_precision_recall(evidence, shown)]
     if any("counts" in metrics[unit] and metrics[unit]["n"] for unit in STYLES):
         pictures.append(draw_confusion(metrics))
-    if metrics["calibration"]["n"]:
+    if not evidence.units["scan"].missing:
         pictures.append(draw_reliability(metrics["calibration"]))
     if metrics["froc"]["fp_per_scan"]:
         pictures.append(draw_froc(metrics["froc"]))

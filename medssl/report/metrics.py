@@ -156,7 +156,10 @@ def operating_point(evidence: Evidence) -> Record:
 def calibration_record(units: Units) -> Record:
     """Calibration of the score of scans."""
     table = [asdict(one) for one in calibration.reliability(units.labels, units.scores)] if len(units.labels) else []
-    found = {name: metric.to_json() for name, metric in calibration.assess(units).items()}
+    assessed = calibration.assess(units)
+    if units.missing:  # of one class any score can look calibrated
+        assessed = dict.fromkeys(assessed, unmeasured(units.missing, n=len(units.labels)))
+    found = {name: metric.to_json() for name, metric in assessed.items()}
     return {"unit": "scan", "definition": calibration.DEFINITION, "n": len(units.labels), **found, "bins": table}
 
 

@@ -10,6 +10,7 @@ from medssl.report.lock import moment
 from medssl.report.looks import look_notes
 
 _FEW_POSITIVES = 10
+_RATES = ("sensitivity", "specificity")
 _LEAST_SENSITIVITY = 0.5
 
 
@@ -61,7 +62,11 @@ def _size(record: Mapping[str, Any]) -> Iterator[str]:
             f"Too small to conclude: {unit['n_positive']} positive of {unit['n']} patients. The interval of sensitivity has to be read, "
             "not its value."
         )
-    for name in ("sensitivity", "specificity"):
+    widths = {name: (unit[name]["ci95"][1] - unit[name]["ci95"][0]) / 2 for name in _RATES if unit[name]["value"] is not None}
+    if widths:
+        told = ", ".join(f"{name} {width:.3f} ({unit[name]['n']} patients)" for name, width in widths.items())
+        yield f"Half width of the 95 % interval at this size: {told}."
+    for name in _RATES:
         if unit[name]["value"] is None:
             yield f"The {name} of patients {unit[name]['note']}."
 

@@ -11,24 +11,28 @@ from pathlib import Path
 from medssl.errors import NoSpaceError
 from medssl.report.cases import read_results
 from medssl.report.document import render
-from medssl.report.evidence import Evidence, gather
+from medssl.report.evidence import gather
 from medssl.report.examples import draw_examples
+from medssl.report.export import metrics_csv, scans_csv
 from medssl.report.figures import Picture, draw_figures
+from medssl.report.forest import draw_forest
 from medssl.report.metrics import build_metrics
+from medssl.report.pdf import print_pdf
 
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
-_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|example_\d\d_[a-z_]+)\.png")
+_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|example_\d\d_[a-z_]+)\.png")
 
 
-def write_report(results: Path, out: Path, *, reference: Path | None = None) -> dict[str, object]:
-    """Write `metrics.json`, `report.html` and `figures/` of a results folder.
+def write_report(results: Path, out: Path, *, reference: Path | None = None, pdf: bool = False) -> dict[str, object]:
+    """Write `metrics.json`, `metrics.csv`, `scans.csv`, `report.html` and `figures/` of a results folder.
 
     Args:
         results: What `medssl score` or `medssl evaluate` wrote.
         out: Where the report goes; may be the same folder.
         reference: Table of the truth; the folder's own `reference.csv` by default. Without truth the report says what it cannot say.
+        pdf: Print `report.pdf` too, where there is a Chromium.
 
     Returns:
         The record of `metrics.json`.
@@ -40,22 +44,17 @@ def write_report(results: Path, out: Path, *, reference: Path | None = None) -> 
     """
     evidence = gather(read_results(results, reference=reference))
     metrics = build_metrics(evidence)
-    pictures, examples = draw_figures(metrics, evidence), draw_examples(evidence)
-    page = render(metrics, pictures=pictures, examples=examples, missed=missed(evidence))
+    pictures, examples = [*draw_figures(metrics, evidence), *draw_forest(metrics)], draw_examples(evidence)
+    page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())
+    write_file(out / "metrics.csv", metrics_csv(metrics).encode())
+    write_file(out / "scans.csv", scans_csv(evidence).encode())
     write_file(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
+    if pdf:
+        print_pdf(out / "report.html", out / "report.pdf")
     logger.info("report of %d scans written", len(evidence.scans))
     return metrics
-
-
-def missed(evidence: Evidence) -> list[dict[str, object]]:
-    """Every false negative, lowest score first."""
-    threshold = evidence.thresholds["scan"]
-    found = [scan.case.finding for scan in evidence.analysed if scan.label == 1]
-    below = [finding for finding in found if threshold is not None and finding.score is not None and finding.score < threshold]
-    below.sort(key=lambda finding: finding.score or 0.0)
-    return [{"scan_id": finding.scan_id, "score": finding.score, "warnings": finding.warnings} for finding in below]
 
 
 def write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
