@@ -15,6 +15,7 @@ from medssl.report.study import STATEMENTS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 BESIDES = {"clopper_pearson95": "Clopper-Pearson", "wilson95": "Wilson", "patients95": "drawn by patient"}
 _WORDS = {
@@ -106,6 +107,8 @@ def words(name: str, nominal: bool = False) -> str:
     return known.get(name, name.replace("_", " "))
 
 
-def inline(picture: Picture) -> str:
-    """A picture as a data address."""
-    return "data:image/png;base64," + base64.b64encode(picture.png).decode()
+def inline(picture: Picture) -> "Markup":
+    """A picture as a data address, marked as safe: the letters of base64 need no escape."""
+    from markupsafe import Markup
+
+    return Markup("data:image/png;base64," + base64.b64encode(picture.png).decode())

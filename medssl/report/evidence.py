@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from medssl.errors import ScanError
 from medssl.evaluation.classification import Units
@@ -14,6 +15,7 @@ from medssl.evaluation.lesions import Marks, mark
 from medssl.evaluation.segmentation import Overlap, compare
 from medssl.report.cases import Case, Results, ScanMaps, read_maps
 from medssl.report.lock import points_of, refusals
+from medssl.workers import Crash, Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +73,33 @@ class Evidence:
         return [scan.marks for scan in self.scans if scan.marks is not None]
 
 
-def gather(results: Results) -> Evidence:
-    """Measure every scan."""
-    scans = tuple(measure(results.folder, case) for case in results.cases)
+def gather(results: Results, *, workers: int | None = None) -> Evidence:
+    """Measure every scan, in several processes where it takes long; each holds the maps of one scan at a time.
+
+    Args:
+        results: The folder.
+        workers: Processes; None takes one a core.
+    """
+    with Pool(workers) as pool:
+        done = dict(pool.spread(_measure, [(results.folder, case) for case in results.cases]))
+    scans = tuple(_or_crashed(done[number], case) for number, case in enumerate(results.cases))
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
     refused = refusals(results.run)
     if "scan" in refused:
         refused["patient"] = refused["scan"]
     return Evidence(results, scans, units, _thresholds(results, refused), refused)
+
+
+def _measure(task: tuple[Path, Case]) -> Measured:
+    return measure(*task)
+
+
+def _or_crashed(outcome: Measured | Crash, case: Case) -> Measured:
+    if isinstance(outcome, Measured):
+        return outcome
+    return Measured(
+        case, case.truth.label if case.truth is not None else None, problem="decoder_crashed: the process that read its maps died"
+    )
 
 
 def measure(folder: Path, case: Case) -> Measured:
@@ -96,8 +117,19 @@ def measure(folder: Path, case: Case) -> Measured:
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
-    marks = mark(maps.mask, lesion, patient=case.patient, probability=maps.probability)
+    marks = _marks(maps, lesion, case.patient)
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
+
+
+def _marks(maps: ScanMaps, lesion: NDArray[np.bool_], patient: str) -> Marks:
+    """Matched lesions, looked for where there is something: most of a scan is neither marked nor lesion."""
+    prediction = np.asarray(maps.mask) > 0
+    boxes = find_objects((prediction | lesion).astype(np.uint8))
+    if not boxes:
+        return Marks(patient, hits=(), alarms=(), duplicates=(), n_lesions=0)
+    box = boxes[0]
+    probability = None if maps.probability is None else maps.probability[box]
+    return mark(prediction[box], lesion[box], patient=patient, probability=probability)
 
 
 def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:

@@ -87,8 +87,8 @@ def _draw(folder: Path, example: Example, number: int) -> list[Picture]:
     if maps.image is None:
         return []
     index = _slice_index(example, maps)
-    figure = new_figure((6.4, 3.4))
-    plain, marked = figure.subplots(1, 2)
+    figure = new_figure((6.4, 3.2), fitted=False)
+    plain, marked = (figure.add_axes((left, 0.0, 0.495, 1.0)) for left in (0.0, 0.505))
     for axes in (plain, marked):
         _show(axes, maps, index, nominal=example.scan.case.finding.nominal)
     _outline(marked, maps.lesion, index, colour=TRUTH, dash="solid")
