@@ -123,8 +123,13 @@ class Classes:
         return {value: named[value] for value in found or (1,) if value in named}
 
 
-def check_known(classes: Classes, rows: Iterable[ManifestRow]) -> None:
+def check_known(classes: Classes, rows: Iterable[ManifestRow], *, needed: bool = False) -> None:
     """Whether every label has a name in the configuration.
+
+    Args:
+        classes: The named ones.
+        rows: The scans.
+        needed: Each scan has one of the named classes; else one may also have a name of "nothing there".
 
     Raises:
         ManifestError: `bad_label` with the classes that have none, and how many scans have them.
@@ -132,9 +137,8 @@ def check_known(classes: Classes, rows: Iterable[ManifestRow]) -> None:
     if not classes.names:
         return
     count = Counter(name for row in rows for name in labels_of(row))
-    unknown = {
-        name: n for name, n in count.items() if name not in classes.names and not (classes.multi_label and name.casefold() in NOTHING)
-    }
+    allowed = frozenset() if needed and not classes.multi_label else NOTHING
+    unknown = {name: n for name, n in count.items() if name not in classes.names and name.casefold() not in allowed}
     if unknown:
         found = ", ".join(f"{name!r} ({n} scans)" for name, n in sorted(unknown.items()))
         raise ManifestError(

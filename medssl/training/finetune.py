@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.data.classes import Classes
+from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.seen import Seen, merged, record
@@ -176,6 +176,7 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
+    check_known(labels.named, store.manifest.split(split), needed=network.task == "classification")
     cases = load_cases(store, store.manifest.split(split), classes=labels.named)
     usable = [case for case in cases if is_usable(network, case)]
     if not usable:
