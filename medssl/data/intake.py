@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
 from medssl.data.files import read_sealed, seal, write_whole
@@ -224,7 +225,7 @@ def _content_sha256(image: Volume, lesion: Volume | None) -> str:
     return hashlib.sha256(json.dumps([exact_sha256(image), image.affine.tolist(), image.nominal, mask]).encode()).hexdigest()
 
 
-def _mask_sha256(mask: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
+def _mask_sha256(mask: NDArray[Any]) -> str:
     """Hash of where lesion is and, where the mask tells classes apart, of which class."""
     values = class_values(mask)
     planes = [mask == value for value in values] if values else [mask > 0]

@@ -79,7 +79,7 @@ class AttentionClassifier(Network):
 
     def forward(self, bags: Tensor) -> Tensor:
         """(B, N, C, *S) -> logits (B, classes)."""
-        features = self.encoder.pooled(bags.flatten(0, 1)).unflatten(0, bags.shape[:2])  # (B, N, D)
+        features = self.encoder.pooled(bags.flatten(0, 1)).view(*bags.shape[:2], -1)  # (B, N, D)
         logits: Tensor = self.head((self.attention(features) * features).sum(dim=1))
         return logits
 

@@ -65,7 +65,7 @@ class LesionModule(L.LightningModule):
         if self.network.bags:
             count = images.shape[1]
             streams = Streams.of(self.seed, (number * count + place for number in numbers for place in range(count)))
-            return augment(images.flatten(0, 1), self.views, streams=streams).images.unflatten(0, images.shape[:2]), lesion
+            return augment(images.flatten(0, 1), self.views, streams=streams).images.reshape(images.shape), lesion
         classes = len(self.network.outputs.names) if self.network.task == "segmentation" else 0
         masks = one_hot(lesion[:, 0].long(), classes + 1)[:, 1:] if classes else lesion
         view = augment(images, self.views, streams=Streams.of(self.seed, numbers), masks=masks)
