@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from medssl.assets import asset
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
 from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import Guard, prepare, read_row
 from medssl.data.store import Store
