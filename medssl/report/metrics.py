@@ -15,6 +15,7 @@ from medssl.evaluation.intervals import proportion
 from medssl.evaluation.metric import Metric, finite
 from medssl.report.evidence import Evidence, Measured, scan_units
 from medssl.report.notes import notes
+from medssl.report.robustness import robustness_record
 
 SCHEMA = 1
 PREVALENCES = (0.01, 0.05, 0.20)
@@ -42,6 +43,7 @@ def build_metrics(evidence: Evidence) -> Record:
         "segmentation": segmentation_record(evidence),
         "subgroups": subgroups(evidence),
         "flow": flow(evidence),
+        "robustness": robustness_record(evidence),
     }
     return record | {"notes": notes(record, evidence)}
 

@@ -58,7 +58,11 @@ class Corruption:
 
     def suits(self, volume: Volume) -> bool:
         """Whether this can happen to such a scan."""
-        return kind_of(volume) in self.kinds and (volume.shape[2] > 1 or not self.through_plane)
+        return self.happens_to(volume.modality, slices=volume.shape[2])
+
+    def happens_to(self, modality: str, *, slices: int) -> bool:
+        """Whether this can happen to scans of a DICOM modality with so many slices."""
+        return kind_of(modality) in self.kinds and (slices > 1 or not self.through_plane)
 
     def __call__(self, volume: Volume, severity: int, generator: np.random.Generator) -> Volume:
         """The damaged scan on the same grid, with the same type of values.
@@ -203,18 +207,17 @@ def intensity_shift(volume: Volume, amount: float, generator: np.random.Generato
     return _float32(_float32(volume.array) + amount * generator.choice((-1.0, 1.0)) * _magnitude(volume)[2])
 
 
-def kind_of(volume: Volume) -> Kind:
-    """Which physics a scan obeys."""
-    if volume.modality == "MR":
-        return "MR"
-    return "CT" if volume.modality == "CT" else "other"
+def kind_of(modality: str) -> Kind:
+    """Which physics scans of a DICOM modality obey."""
+    kinds: dict[str, Kind] = {"MR": "MR", "CT": "CT"}
+    return kinds.get(modality, "other")
 
 
 def _magnitude(volume: Volume) -> tuple[Float, Float, Float]:
     """Values above the lowest of each channel; that lowest; what tissue gives: 1000 HU on CT, else the median of the foreground."""
     image = np.asarray(volume.array, dtype=np.float32)
     lowest = image.min(axis=(1, 2, 3), keepdims=True)
-    if kind_of(volume) == "CT":
+    if kind_of(volume.modality) == "CT":
         return image - lowest, lowest, np.full_like(lowest, _WATER_TO_AIR_HU)
     return image - lowest, lowest, _float32([_tissue(channel) for channel in image - lowest]).reshape(lowest.shape)
 
