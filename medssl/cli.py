@@ -189,7 +189,7 @@ def deidentify(folder: Path, *, out: Path, key: Path | None = None, new_key: boo
     return int(any(row.status == "refused" for row in rows))
 
 
-def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> int:
+def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robustness: bool = False, scans: int | None = None) -> int:
     """Score a split of a store and write the report.
 
     Args:
@@ -197,13 +197,21 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> in
         store: What `medssl prepare` wrote.
         out: Results folder with metrics.json and report.html.
         split: Which scans; `all` for a store that shares nothing with training.
+        robustness: Score them damaged and repeated too (docs/robustness.md); it says how long that takes.
+        scans: At most so many scans for that, drawn by patient.
     """
     from medssl.data.store import Store
     from medssl.report.write import write_report
     from medssl.scoring.folder import score_split
     from medssl.scoring.predictor import Predictor
+    from medssl.scoring.robustness import score_robustness
 
-    score_split(Predictor(bundle), Store(store), split, out)
+    if scans is not None and (scans < 1 or not robustness):
+        raise UsageError(f"--scans takes a number from 1 on and goes with --robustness, got {scans}")
+    predictor, prepared = Predictor(bundle), Store(store)
+    score_split(predictor, prepared, split, out)
+    if robustness:
+        score_robustness(predictor, prepared, split, out, scans=scans)
     write_report(out, out)
     _say(f"report: {out / 'report.html'}")
     return 0
