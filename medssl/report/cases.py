@@ -33,6 +33,7 @@ class Truth:
         label: 1 with lesion, 0 without, None where unknown.
         lesion: The true mask, None where there is none.
         facts: What else the table says, of `FACTS`; empty ones are left out.
+        class_label: Its class, or several with `;` between them; empty where unknown.
     """
 
     patient: str
@@ -40,6 +41,7 @@ class Truth:
     label: int | None
     lesion: Path | None
     facts: Mapping[str, str] = field(default_factory=dict)
+    class_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _truth(row: Mapping[str, str], where: str, roots: tuple[Path, ...]) -> Truth
         label=_LABELS[label],
         lesion=_inside(lesion, where, roots) if lesion else None,
         facts={name: text for name in FACTS if (text := row.get(name, "").strip())},
+        class_label=row.get("class", "").strip(),
     )
 
 
@@ -226,6 +229,19 @@ def read_maps(folder: Path, case: Case, *, image: bool) -> ScanMaps:
         i, j, k = np.linalg.norm(grids[0][1][:3, :3], axis=0)
         spacing = (float(i), float(j), float(k))
     return ScanMaps(**arrays, spacing_mm=spacing)
+
+
+def read_classes(folder: Path, case: Case) -> tuple[Array, Array] | None:
+    """The predicted and the true class (I, J, K) of every voxel, 0 for none; None where they were not written.
+
+    Raises:
+        ScanError: `not_nifti` for a damaged map, or `not_3d`.
+    """
+    paths = [folder / "maps" / f"{case.scan_id}_{kind}.nii.gz" for kind in ("classes", "true_classes")]
+    if not all(path.is_file() for path in paths):
+        return None
+    found, truth = (_read_map(path)[0] for path in paths)
+    return found, truth
 
 
 def _read_map(path: Path) -> tuple[Array, NDArray[np.float64]]:

@@ -70,8 +70,8 @@ def facts(record: Mapping[str, Any]) -> dict[str, object]:
         "size": measured["patient"],
         "looks": record["looks"]["is_logged"],
         "limits": record["notes"],
-        "decision": record.get("decision"),
-        "robustness": record.get("robustness"),
+        "decision": record["decision"]["model"],
+        "robustness": record["robustness"]["panel"],
         "comparison": record.get("comparison"),
         "never": False,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medssl.evaluation import classification
+from medssl.evaluation.comparison import holm
 from medssl.evaluation.intervals import SEED, proportion
 from medssl.evaluation.metric import Metric, unmeasured
 from medssl.report.evidence import Evidence, Measured, scan_units
@@ -64,23 +65,16 @@ def subgroups(evidence: Evidence) -> Record:
 
 def subgroup_tests(groups: Mapping[str, Sequence[Record]]) -> Record:
     """Whether rates differ between the groups of a kind; a rate that fewer than two groups have is not tested."""
-    tests = [
+    tests: list[Record] = [
         {"kind": kind, "rate": rate, "groups": len(tables), "p": _fisher(tables)}
         for kind, parts in groups.items()
         for rate in ("sensitivity", "specificity")
         if len(tables := [(part[rate]["k"], part[rate]["n"]) for part in parts if part[rate]["value"] is not None]) > 1
     ]
-    held = holm([float(test["p"]) for test in tests])
-    return {"rule": TEST_RULE, "tests": [test | {"p_holm": p} for test, p in zip(tests, held, strict=True)]}
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's p-values, in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(order), 0, -1)
-    held = np.empty(len(order))
-    held[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
-    return [float(p) for p in held]
+    if not tests:
+        return {"rule": TEST_RULE, "tests": []}
+    held = holm([test["p"] for test in tests])
+    return {"rule": TEST_RULE, "tests": [test | {"p_holm": float(p)} for test, p in zip(tests, held, strict=True)]}
 
 
 def _fisher(tables: Sequence[tuple[int, int]]) -> float:

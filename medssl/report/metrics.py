@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from medssl.evaluation import calibration, classification, lesions, segmentation
+from medssl.evaluation import calibration, classification, decision, lesions, segmentation
 from medssl.evaluation.classification import Counts, Units
 from medssl.evaluation.metric import Metric, finite, unmeasured
 from medssl.report.case_mix import case_mix
 from medssl.report.checklists import checklists
+from medssl.report.classes import classes_record
 from medssl.report.evidence import Evidence, Measured
 from medssl.report.failures import failures
 from medssl.report.flow import flow
@@ -21,6 +22,7 @@ from medssl.report.groups import subgroup_tests, subgroups
 from medssl.report.lock import points_of
 from medssl.report.looks import looks_record
 from medssl.report.notes import notes
+from medssl.report.robustness import robustness_record
 
 SCHEMA = 1
 PREVALENCES = (0.01, 0.05, 0.20)
@@ -52,8 +54,11 @@ def build_metrics(evidence: Evidence) -> Record:
         "case_mix": case_mix(evidence),
         "flow": flow(evidence),
         "failures": failures(evidence),
+        "robustness": robustness_record(evidence),
+        "decision": decision_record(evidence.units["scan"]),
         "looks": looks_record(evidence.results.folder, str(run["model_id"])),
         "study": dict(evidence.results.study),
+        **classes_record(evidence),
     }
     record |= {"notes": notes(record, evidence)}
     return record | {"checklists": checklists(record)}
@@ -66,7 +71,8 @@ def run_record(evidence: Evidence) -> Record:
     described = ("architecture", "preprocess", "intake")
     models = sorted({scan.case.finding.model_id for scan in evidence.scans})
     software = {"report_software": f"medssl {importlib.metadata.version('medssl')}"}
-    training = run.get("training") if isinstance(run.get("training"), dict) else {}
+    said = run.get("training")
+    training: Record = said if isinstance(said, dict) else {}
     made = {"training": {name: training[name] for name in _TRAINING if name in training}, **{name: run.get(name) for name in described}}
     return {name: run.get(name) for name in names} | made | {"model_id": run.get("model_id") or ", ".join(models)} | software
 
@@ -161,6 +167,11 @@ def calibration_record(units: Units) -> Record:
         assessed = dict.fromkeys(assessed, unmeasured(units.missing, n=len(units.labels)))
     found = {name: metric.to_json() for name, metric in assessed.items()}
     return {"unit": "scan", "definition": calibration.DEFINITION, "n": len(units.labels), **found, "bins": table}
+
+
+def decision_record(units: Units) -> Record:
+    """The decision curve of scans; empty, with a note, where there is none."""
+    return {"unit": "scan", "definition": decision.DEFINITION, **asdict(decision.decision_curve(units))}
 
 
 def segmentation_record(evidence: Evidence) -> Record:

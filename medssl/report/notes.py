@@ -9,6 +9,7 @@ from medssl.report.evidence import Evidence
 from medssl.report.lock import moment
 from medssl.report.looks import look_notes
 
+NO_PANEL = "No robustness to damaged or repeated scans was measured here; medssl evaluate --robustness does."
 _FEW_POSITIVES = 10
 _RATES = ("sensitivity", "specificity")
 _LEAST_SENSITIVITY = 0.5
@@ -92,8 +93,8 @@ def _lock(record: Mapping[str, Any]) -> Iterator[str]:
 def _limits(record: Mapping[str, Any]) -> Iterator[str]:
     if not record.get("comparison"):
         yield "No comparison with another model, with training without pretraining, or with readers was made here."
-    if not record.get("robustness"):
-        yield "No robustness to corruptions, other machines or repeated scans was measured here."
+    if record["robustness"]["panel"] is None:
+        yield NO_PANEL
     missing = [name.replace("_mm", "").replace("_ml", " size") for name in record["case_mix"]["missing"]]
     if missing and record["scan"]["n"]:
         yield f"Nothing is known of {', '.join(missing)}: add these columns to the reference table, so that the case mix can be judged."

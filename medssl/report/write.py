@@ -14,15 +14,16 @@ from medssl.report.document import render
 from medssl.report.evidence import gather
 from medssl.report.examples import draw_examples
 from medssl.report.export import metrics_csv, scans_csv
-from medssl.report.figures import Picture, draw_figures
+from medssl.report.figures import Picture, draw_decision, draw_figures
 from medssl.report.forest import draw_forest
 from medssl.report.metrics import build_metrics
 from medssl.report.pdf import print_pdf
+from medssl.report.robustness import draw_robustness
 
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
-_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|example_\d\d_[a-z_]+)\.png")
+_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|decision|robustness|example_\d\d_[a-z_]+)\.png")
 
 
 def write_report(results: Path, out: Path, *, reference: Path | None = None, pdf: bool = False) -> dict[str, object]:
@@ -44,7 +45,8 @@ def write_report(results: Path, out: Path, *, reference: Path | None = None, pdf
     """
     evidence = gather(read_results(results, reference=reference))
     metrics = build_metrics(evidence)
-    pictures, examples = [*draw_figures(metrics, evidence), *draw_forest(metrics)], draw_examples(evidence)
+    drawn = [*draw_figures(metrics, evidence), *draw_decision(metrics["decision"]), *draw_forest(metrics)]
+    pictures, examples = [*drawn, *draw_robustness(metrics["robustness"])], draw_examples(evidence)
     page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())

@@ -123,7 +123,18 @@ def test_scores_that_are_no_numbers_leave_nothing_to_claim(builder):
 def test_the_record_has_the_form_that_the_docs_promise(cohort, reference):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(__file__).parents[2] / "docs" / "metrics.schema.json").read_text())
-    jsonschema.Draft202012Validator(schema).validate(metrics(cohort, reference=reference))
+    jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(metrics(cohort, reference=reference))))
+
+
+def test_every_key_of_the_record_is_in_the_schema(cohort):
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "metrics.schema.json").read_text())
+    assert set(schema["required"]) == set(schema["properties"]) == metrics(cohort).keys() - {"classes"}
+
+
+def test_the_decision_curve_is_that_of_scans(cohort):
+    record = metrics(cohort)["decision"]
+    at = record["thresholds"].index(0.5)
+    assert record["unit"] == "scan" and record["model"][at] == pytest.approx(6 / 16 - 1 / 16)
 
 
 def test_small_sites_draw_no_conclusion(cohort):
