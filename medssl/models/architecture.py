@@ -38,6 +38,11 @@ class Architecture:
         parameters = inspect.signature(network_class).parameters
         return {name: value for name, value in options.items() if value != parameters[name].default}
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the class is one that a bundle may name."""
+        return self.class_path.startswith(_ALLOWED)
+
     def same_weights(self, other: "Architecture") -> bool:
         """Whether weights of one are weights of the other: all is equal but what is dropped in training."""
         return self._held() == other._held()
@@ -65,7 +70,7 @@ class Architecture:
         Raises:
             BundleError: A class outside `medssl.models`, or arguments that do not fit it.
         """
-        if not self.class_path.startswith(_ALLOWED):
+        if not self.is_ours:
             raise BundleError(f"the architecture names a class outside {_ALLOWED[0].rstrip('.')}; it is not loaded")
         module, _, name = self.class_path.rpartition(".")
         try:

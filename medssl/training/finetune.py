@@ -16,6 +16,7 @@ from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
+from medssl.models.crop_check import check_crop
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
 from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
@@ -194,6 +195,9 @@ def _check_shape(network: Network, case: Case, feed: Feed) -> None:
             f"the network takes {network.in_channels} channels in {network.spatial_dims}D, "
             f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
         )
+    if not network.architecture().is_ours:
+        raise ConfigError(f"{type(network).__name__} is not of medssl, which reads no bundle that names foreign code; take MonaiNetwork")
+    check_crop(network, feed.crops.size)
 
 
 def _patients(cases: list[Case]) -> int:
