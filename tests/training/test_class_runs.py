@@ -94,7 +94,7 @@ def test_classes_of_a_mask_are_segmented_and_reported(tmp_path: Path, dims: int)
     config["network"]["init_args"] |= {"encoder": encoder, "deep_supervision": True}
     config["feed"]["crops"]["size"] = [16, 16, 4][:dims]
     config["loss"] = {"class_path": "medssl.training.losses.DiceCrossEntropy", "init_args": {"weights": "balanced"}}
-    config["training"] |= {"steps": 30, "learning_rate": 0.02}
+    config["training"] |= {"steps": 3, "learning_rate": 0.02}
     bundle = tuned(tmp_path, config)
     assert (bundle.class_names, bundle.outputs.background) == (("core",), True)
     record = reported(tmp_path, store)["classes"]
