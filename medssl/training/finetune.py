@@ -19,7 +19,7 @@ from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
-from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
+from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
@@ -121,12 +121,10 @@ def finetune(
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    network.outputs = outputs_of(labels.named, network)
-    check_loss(loss, network, feed.crops)
-    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
+    tell_apart(network, labels.named, loss, feed.crops)
+    train = _training_cases(network, store, labels, seed=seed)
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
-    check_cases(network, train, split=labels.train_split)
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
     weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss)
@@ -173,6 +171,13 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
     learned, chosen = ([case.row for case in cases] for cases in (train, validation))
     scans = [*record("training", learned, store.signs(learned)), *record("validation", chosen, store.signs(chosen))]
     return merged(before, scans, reason=store.leakage.reason)
+
+
+def _training_cases(network: Network, store: Store, labels: Labels, *, seed: int) -> list[Case]:
+    """The scans to learn from, as many as asked for, with every class among them."""
+    cases = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
+    check_cases(network, cases, split=labels.train_split)
+    return cases
 
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
