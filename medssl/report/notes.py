@@ -9,7 +9,6 @@ from medssl.evaluation.classification import NAMES
 from medssl.report.evidence import Evidence
 
 LIMITS = (
-    "No comparison with another model, with training without pretraining, or with readers was made here.",
     "No robustness to corruptions, other machines or repeated scans was measured here.",
     "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
     "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
@@ -31,7 +30,7 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
     ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
-    return [*found, *LIMITS]
+    return [*found, *record["comparison"]["notes"], *LIMITS]
 
 
 def _leakage(evidence: Evidence) -> Iterator[str]:
