@@ -20,7 +20,7 @@ from medssl.evaluation.resampling import RankedPairs
 
 DELONG = "paired DeLong"
 NEWCOMBE = "Newcombe, paired (method 10)"
-INVERTED = "two-sided, twice the share of draws on the other side of 0"
+INVERTED = "p is twice the share of draws beyond 0"
 _Z95 = 1.959963984540054
 _FEW = 10
 _PERFECT = "one model separates the classes: DeLong takes its variance as 0, so the interval is too narrow"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORGONE = (
     "No comparison with another model or with training without pretraining was made here; "
-    "medssl report RESULTS --against OTHER_RESULTS makes one. No comparison with readers was made."
+    "medssl report RESULTS --against OTHER_RESULTS makes one."
 )
 _NO_SCRATCH = (
     "None of the compared models was trained without pretraining, so what pretraining brings cannot be said. Train one from scratch, "
@@ -284,6 +284,7 @@ def _notes(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def draw_comparison(record: Mapping[str, Any]) -> "list[Picture]":
     """Every difference with its interval, this run minus the others; nothing where nothing was compared."""
+    from medssl.report.document import words
     from medssl.report.figures import BLUE, GREY, ORANGE, picture
 
     rows = [(run["name"], test) for run in record["runs"] for test in run["tests"] if test["value"] is not None]
@@ -300,7 +301,7 @@ def draw_comparison(record: Mapping[str, Any]) -> "list[Picture]":
                 test["value"], place, "s" if clear else "o", color=ORANGE if clear else BLUE, markerfacecolor=None if clear else "white"
             )
         axes.axvline(0, color=GREY, linewidth=0.8)
-        names = [f"{test['unit']} {test['name'].replace('_', ' ')}, {name[:24]}" for name, test in reversed(rows)]
+        names = [f"{test['unit']}: {words(test['name'])} ({name[:24]})" for name, test in reversed(rows)]
         axes.set_yticks(range(len(rows)), names, fontsize=8)
         axes.set(xlabel="this model minus the other", ylim=(-0.7, len(rows) - 0.3))
 

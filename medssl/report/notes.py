@@ -9,6 +9,7 @@ from medssl.evaluation.classification import NAMES
 from medssl.report.evidence import Evidence
 
 LIMITS = (
+    "No comparison with readers was made here.",
     "No robustness to corruptions, other machines or repeated scans was measured here.",
     "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
     "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
