@@ -140,9 +140,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     delong_seconds = time_delong(given.rounds)
     print(f"{DRAWS} draws of {PATIENTS} patients, {UNITS} units; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"medssl        {statistics.median(mine):8.3f} s ({min(mine):.3f}-{max(mine):.3f})")
-    print(
-        f"scikit-learn  {statistics.median(theirs):8.3f} s ({min(theirs):.3f}-{max(theirs):.3f})   {ratio:.0f} x, {cpu_ratio:.0f} x of processor time"
-    )
+    spread = f"({min(theirs):.3f}-{max(theirs):.3f})"
+    print(f"scikit-learn  {statistics.median(theirs):8.3f} s {spread}   {ratio:.0f} x ({cpu_ratio:.0f} x by processor time)")
     print(f"farthest apart: {max(apart.values()):.1f} Monte Carlo errors; DeLong at {MANY:,} units: {delong_seconds:.3f} s")
     record = {
         "benchmark": "bootstrap",
