@@ -220,7 +220,7 @@ def test_the_report_shows_the_comparison(two_runs, tmp_path):
     assert "Against other (no pretraining)" in page and "p (Holm" in page
     assert (tmp_path / "out" / "figures" / "comparison.png").stat().st_size > 1000
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["comparison"] == json.loads(json.dumps(record["comparison"]))
-    assert not any("No comparison" in note for note in record["notes"])
+    assert not any("No comparison with another model" in note for note in record["notes"])
 
 
 def test_the_name_of_another_run_is_escaped(builder, builder_of, tmp_path):
