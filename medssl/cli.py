@@ -36,17 +36,20 @@ COMMANDS = {
 }
 
 
-def demo(*, data: Path | None = None, out: Path = Path("demo-run"), preset: Literal["auto", "smoke"] = "auto") -> int:
+def demo(
+    *, data: Path | None = None, out: Path = Path("demo-run"), preset: Literal["auto", "smoke"] = "auto", keep_together: bool = False
+) -> int:
     """The whole flow: prepare, pretrain, fine-tune, evaluate, score.
 
     Args:
         data: Folder of real scans; a cohort is generated without it.
         out: Where everything goes.
         preset: `smoke` runs everything in seconds, to see that it runs.
+        keep_together: Draw patients with equal or nearly equal scans into one split, instead of stopping with the pairs.
     """
     from medssl.demo import run_demo
 
-    for line in run_demo(out, data=data, preset=preset):
+    for line in run_demo(out, data=data, preset=preset, keep_together=keep_together):
         _say(line)
     return 0
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
 from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.intake import read_row
 from medssl.data.manifest import ManifestRow
