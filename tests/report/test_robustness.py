@@ -88,7 +88,9 @@ def test_the_document_shows_the_heat_map_and_every_interval(cohort):
     assert (folder / "figures" / "robustness.png").is_file()
     assert page.count("Damaged minus clean, 16 scans of 16 patients") == 2  # the caption and what stands for the picture
     assert "16 of 40 scans" in page and "drawn by patient with seed 1" in page
-    assert page.count('<th scope="row">blur</th>') == 5
+    assert page.count('<th scope="row">blur</th>') == 8  # seven numbers, and what was done
+    shown = json.loads((folder / "metrics.json").read_text())["robustness"]["panel"]["conditions"][4]["differences"]["dice"]
+    assert f"{shown['value']:+.3f}<br>" in page and f"{shown['ci95'][0]:+.3f} to {shown['ci95'][1]:+.3f}" in page
     assert "limits of agreement" in page
     assert "No robustness to damaged" not in page
 
