@@ -38,7 +38,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open(_facts(predictor, split=None))
+    results.open(run_facts(predictor, split=None))
     for source in track(sources, "scoring"):
         _score_source(predictor, source, results)
     return results.finish({})
@@ -75,7 +75,7 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
     leakage = _leakage(predictor, store, rows)
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open({**_facts(predictor, split=split), "leakage": leakage})
+    results.open({**run_facts(predictor, split=split), "leakage": leakage})
     for row in track(rows, "scoring"):
         if not results.has(row.scan_id):
             _score_row(predictor, store, row, results)
@@ -100,10 +100,10 @@ def _allowed(predictor: Predictor, *, known: str = "") -> list[str]:
 def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
     prepared = Volume(decode(store.image(row)), store.geometry(row), row.modality, row.nominal)
     result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
-    results.add(result, lesion=_known_lesion(store, row))
+    results.add(result, lesion=known_lesion(store, row))
 
 
-def _known_lesion(store: Store, row: ManifestRow) -> NDArray[np.uint8] | None:
+def known_lesion(store: Store, row: ManifestRow) -> NDArray[np.uint8] | None:
     """The true mask (I, J, K): zeros for a scan known to have none, None where it is not known."""
     lesion = store.lesion(row)
     if lesion is not None:
@@ -143,7 +143,8 @@ def _rejected(predictor: Predictor, scan_id: str, source: str, reasons: tuple[st
     )
 
 
-def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
+def run_facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
+    """What `run.json` says of the model and of what is scored."""
     bundle = predictor.bundle
     return {
         "task": bundle.kind,
@@ -154,6 +155,7 @@ def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
         "split": split,
         "class_names": list(bundle.class_names),
         "operating_points": bundle.operating_points,
+        "calibration": bundle.calibration,
         "training": bundle.training,
         "lineage": list(bundle.lineage),
         "nominal": False,

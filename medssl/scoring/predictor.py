@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, find_objects, label
+from torch import Tensor
 
 from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import BundleError, ScanError
+from medssl.evaluation.calibration import tempered
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.inference import probabilities, slice_scores
@@ -78,11 +80,25 @@ class Predictor:
         """The result of a scan that a store holds preprocessed; maps are on the grid of the store."""
         return self._result(prepared, prepared, scan_id=scan_id, source=source, warnings=())
 
+    def score_output(self, prepared: Volume, output: Tensor, *, scan_id: str, source: str) -> Result:
+        """The result of what a network with this bundle's calibration and thresholds has said of a scan of a store.
+
+        Args:
+            prepared: The scan.
+            output: (I, J, K) probabilities, or (K,) or (1,) scores of a classifier.
+            scan_id: Its name.
+            source: Where it came from.
+        """
+        return self._judged(output, prepared, prepared, scan_id=scan_id, source=source, warnings=())
+
     def _result(self, scan: Volume, prepared: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Result:
         if prepared.array.shape[0] != self.channels:
             raise ScanError("channel_mismatch", f"the model takes {self.channels} channels, the scan has {prepared.array.shape[0]}")
         image = torch.from_numpy(np.ascontiguousarray(prepared.array, dtype=np.float32)).to(self.device)
         output = probabilities(self.network, image, self.bundle.window)
+        return self._judged(output, scan, prepared, scan_id=scan_id, source=source, warnings=warnings)
+
+    def _judged(self, output: Tensor, scan: Volume, prepared: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Result:
         finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
         scores = output if self.network.task == "classification" else slice_scores(output)
         finding = self._judge(finding, carry_back_slices(tuple(map(float, scores)), prepared, scan))
@@ -111,7 +127,8 @@ class Predictor:
         )
 
     def _judge(self, finding: Finding, scores: tuple[float, ...]) -> Finding:
-        score = max(scores)
+        score = float(tempered(max(scores), self.bundle.temperature("scan")))
+        scores = tuple(map(float, tempered(scores, self.bundle.temperature("slice"))))
         verdict = "positive" if score >= self.threshold("scan") else "negative"
         return replace(finding, score=score, verdict=verdict, slice_scores=scores)
 
