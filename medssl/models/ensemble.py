@@ -24,10 +24,11 @@ class Ensemble(Network):
 
     def __init__(self, **members: Network) -> None:
         super().__init__()
-        kinds = {(member.task, member.spatial_dims, member.in_channels) for member in members.values()}
+        kinds = {(member.task, member.spatial_dims, member.in_channels, member.classes, member.bags) for member in members.values()}
         if len(kinds) != 1:
             raise ConfigError(f"an ensemble takes networks of one task, dimension and number of channels, got {sorted(kinds)}")
-        (self.task, self.spatial_dims, self.in_channels), *_ = kinds
+        (self.task, self.spatial_dims, self.in_channels, self.classes, self.bags), *_ = kinds
+        self.outputs = next(iter(members.values())).outputs
         self.members = nn.ModuleDict(members)
 
     def architecture(self) -> Architecture:
@@ -36,7 +37,9 @@ class Ensemble(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> logits, of the shape that each member gives."""
-        probability = torch.stack([member(images).float().sigmoid() for member in self.members.values()]).mean(dim=0)
+        probability = torch.stack([self.outputs.probabilities(member(images)) for member in self.members.values()]).mean(dim=0)
+        if self.outputs.names and self.outputs.exclusive:
+            return probability.clamp(min=_EDGE).log()  # whose softmax they are
         return torch.logit(probability, eps=_EDGE)
 
 

@@ -9,12 +9,13 @@ import torch
 import yaml
 from rich.progress import track
 
+from medssl.data.dataset import Case, load_cases
 from medssl.data.held_out import FOLDER, read_output
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import overlap
 from medssl.data.store import Store, decode
 from medssl.models.bundle import Bundle
-from medssl.scoring.folder import known_lesion, reference_row, run_facts
+from medssl.scoring.folder import add_with_truth, reference_row, run_facts
 from medssl.scoring.predictor import Predictor
 from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
 from medssl.volume import Volume
@@ -47,9 +48,9 @@ def write_out_of_fold(run: Path) -> dict[str, int]:
     results = ResultsFolder(run / RESULTS, predictor.bundle.model_id)
     results.open({**run_facts(predictor, split="cross-validation"), "leakage": _said(predictor.bundle, store, folds)})
     for folder, held in folds:
-        for row in track(held, folder.name, transient=True):
-            if not results.has(row.scan_id):
-                _add(predictor, store, row, folder, results)
+        for case in track(load_cases(store, held, classes=predictor.classes), folder.name, transient=True):
+            if not results.has(case.row.scan_id):
+                _add(predictor, store, case, folder, results)
     write_text(
         results.folder / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows))
     )
@@ -63,12 +64,11 @@ def _folds(run: Path, store: Store) -> Iterator[tuple[Path, list[ManifestRow]]]:
         yield folder, [rows[path.stem] for path in sorted((folder / FOLDER).glob("*.npz"))]
 
 
-def _add(predictor: Predictor, store: Store, row: ManifestRow, folder: Path, results: ResultsFolder) -> None:
-    said = read_output(folder / FOLDER, row.scan_id)
+def _add(predictor: Predictor, store: Store, case: Case, folder: Path, results: ResultsFolder) -> None:
+    row = case.row
     prepared = Volume(decode(store.image(row)), store.geometry(row), row.modality, row.nominal)
-    output = torch.from_numpy(said.slices if said.probability is None else said.probability)
-    result = predictor.score_output(prepared, output, scan_id=row.scan_id, source=row.image)
-    results.add(result, lesion=known_lesion(store, row))
+    channels = torch.from_numpy(read_output(folder / FOLDER, row.scan_id))
+    add_with_truth(results, predictor.score_output(prepared, channels, scan_id=row.scan_id, source=row.image), case)
 
 
 def _said(bundle: Bundle, store: Store, folds: Sequence[tuple[Path, Sequence[ManifestRow]]]) -> list[str]:

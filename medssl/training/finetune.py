@@ -2,28 +2,31 @@
 
 import logging
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.held_out import Output, write_output
+from medssl.data.held_out import write_output
 from medssl.data.seen import Seen, merged, merged_all, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.evaluation.operating_point import parse_rule
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
+from medssl.models.crop_check import check_crop
 from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
-from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, is_done, members, missing
+from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
+from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
+from medssl.training.losses import Loss
 from medssl.training.plan import Plan
-from medssl.training.ranks import leads
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.selection import Keeper, Selection
@@ -46,9 +49,12 @@ class Labels:
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
+        classes: Class names in the order of the network's channels, behind the background of a segmenter; empty for lesion against none.
+        multi_label: A scan may have several classes at once, with `;` between them in the table.
+        mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: Fewer than one patient, or an unknown rule.
+        ConfigError: Fewer than one patient, an unknown rule, or classes that contradict themselves.
     """
 
     positive: tuple[str, ...] = ()
@@ -56,9 +62,18 @@ class Labels:
     train_split: str = "train"
     validation_split: str = "val"
     patients: int | None = None
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    mask_values: tuple[int, ...] = ()
     calibrate: bool = True
 
+    @cached_property
+    def named(self) -> Classes:
+        """The classes, and which of them are positive."""
+        return Classes(self.classes, self.positive, self.multi_label, self.mask_values)
+
     def __post_init__(self) -> None:
+        _ = self.named
         parse_rule(self.rule)
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
@@ -93,6 +108,7 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
+    loss: Loss | None = None,
     selection: Selection = _SELECTION,
     folds: Folds | None = None,
 ) -> Bundle | Plan | None:
@@ -107,33 +123,32 @@ def finetune(
         bundle: A pretrained encoder, or None to start from scratch.
         labels: Which labels are used.
         views: Augmentation.
+        loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
         selection: Which weights are kept, and how they look at scans.
         folds: A cross-validation whose members make one bundle; null takes the splits of the store.
 
     Returns:
-        The bundle; None on the processes that help the leading one; the plan where the run is for that alone (of one fold, where there are
-        folds). While folds are missing, the bundle of the last one that was run.
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone. With folds see
+        `medssl.training.folds.cross_validate`.
 
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
     """
     store = Store(feed.store)
+    network.outputs = outputs_of(labels.named, network)
+    check_loss(loss, network, feed.crops)
     training.check_batch(feed.batch_size)
-    learn = partial(_learn, feed=feed, training=training, seed=seed, origin=bundle, labels=labels, views=views, selection=selection)
+    learn = partial(
+        _learn, feed=feed, training=training, seed=seed, origin=bundle, labels=labels, views=views, loss=loss, selection=selection
+    )
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
         return learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    if leads() and not run.plan_only:
-        run = folds.opened(run)
-    outcome = cross_validate(parts, network, run, training, learn)
-    if run.plan_only or not leads() or missing(parts, run):
-        return outcome
-    if run.resume and is_done(run.folder):
-        return Bundle.read(run.folder / "bundle")
-    return _together(parts, run, feed, training, seed=seed, labels=labels)
+    together = partial(_together, feed=feed, training=training, seed=seed, labels=labels)
+    return cross_validate(parts, network, run, training, learn, together)
 
 
 def _learn(
@@ -147,21 +162,23 @@ def _learn(
     origin: Path | None,
     labels: Labels,
     views: Augment,
+    loss: Loss | None,
     selection: Selection,
 ) -> Bundle | Plan | None:
     """Train on one part of the scans, lock the thresholds on another, write the bundle."""
     store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
+    check_cases(network, train, split=labels.train_split)
     lineage, before = ((), {}) if origin is None else start_from(network, origin, store)
     keeper = Keeper(selection, part.selecting, _window(feed, selection), training, seed=seed)
-    weights = keeper.kept(_fit(network, train, feed, training, run=run, seed=seed, views=views, keeper=keeper))
+    weights = keeper.kept(_fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss, keeper=keeper))
     if not isinstance(weights, dict):
         return weights
     network = with_weights(network, weights, "network")
     scored = score_cases(network, part.held, _window(feed, selection))
     if part.outputs is not None:
         for one in scored:
-            write_output(part.outputs, one.case.row.scan_id, Output(one.slices, one.probability))
+            write_output(part.outputs, one.case.row.scan_id, one.channels)
     found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
     trained = replace(
         _locked(network, scored, store, _window(feed, selection), labels),
@@ -172,11 +189,11 @@ def _learn(
     return trained.write(run.folder / "bundle", network, card(trained))
 
 
-def _together(parts: Parts, run: Run, feed: Feed, training: Training, *, seed: int, labels: Labels) -> Bundle:
+def _together(parts: Parts, run: Run, *, feed: Feed, training: Training, seed: int, labels: Labels) -> Bundle:
     """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
     store, (bundles, networks) = Store(feed.store), zip(*members(parts, run), strict=True)
     ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
-    scored = [Scored(case, output.probability, output.slices) for case, output in parts.outputs(run)]
+    scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
     cases = [one.case for one in scored]
     found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(cases), scans=len(cases))
     found |= {
@@ -203,11 +220,21 @@ def _others(cases: list[Case], than: list[Case]) -> list[Case]:
 
 
 def _fit(
-    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, keeper: Keeper
+    network: Network,
+    train: list[Case],
+    feed: Feed,
+    training: Training,
+    *,
+    run: Run,
+    seed: int,
+    views: Augment,
+    loss: Loss | None,
+    keeper: Keeper,
 ) -> Ended:
     """Train on labelled crops."""
     module_class = Segmenter if network.task == "segmentation" else Classifier
-    module = module_class(network, training, views=views, seed=seed)
+    balance = channel_weights(loss, network, train)
+    module = module_class(network, training, views=views, seed=seed, loss=loss, weights=balance)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks)
 
@@ -221,7 +248,8 @@ def _locked(
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
-        class_names=labels.positive,
+        class_names=network.outputs.positive or labels.positive,
+        outputs=network.outputs,
         calibration=calibration(scored) if labels.calibrate else {},
         versions=versions(),
     )
@@ -239,8 +267,9 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
-    cases = load_cases(store, store.manifest.split(split), labels.positive)
-    usable = [case for case in cases if (case.known if network.task == "segmentation" else case.known or case.label >= 0)]
+    check_known(labels.named, store.manifest.split(split), needed=network.task == "classification")
+    cases = load_cases(store, store.manifest.split(split), classes=labels.named)
+    usable = [case for case in cases if is_usable(network, case)]
     if not usable:
         wanted = "lesion masks" if network.task == "segmentation" else "labels or lesion masks"
         raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")
@@ -256,6 +285,9 @@ def _check_shape(network: Network, case: Case, feed: Feed) -> None:
             f"the network takes {network.in_channels} channels in {network.spatial_dims}D, "
             f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
         )
+    if not network.architecture().is_ours:
+        raise ConfigError(f"{type(network).__name__} is not of medssl, which reads no bundle that names foreign code; take MonaiNetwork")
+    check_crop(network, feed.crops.size)
 
 
 def _patients(cases: list[Case]) -> int:

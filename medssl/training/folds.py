@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medssl.data.dataset import Case
 from medssl.data.folds import fold_numbers
-from medssl.data.held_out import FOLDER, Output, read_output
+from medssl.data.held_out import FOLDER, read_output
 from medssl.data.splits import assign
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.training.plan import Plan
-from medssl.training.ranks import started_elsewhere
+from medssl.training.ranks import leads, started_elsewhere
 from medssl.training.run import Run
 from medssl.training.settings import Training
 
@@ -52,11 +55,10 @@ class Folds:
         if self.run is not None and (not self.run or min(self.run) < 0):
             raise ConfigError(f"folds.run must be numbers from 0 on, or null for all folds, got {list(self.run)}")
 
-    def opened(self, run: Run) -> Run:
-        """The run of all folds with its folder made; folds that are asked for one by one go on with the same folder."""
-        run_again = replace(run, resume=run.resume or (self.run is not None and (run.folder / "config.yaml").is_file()))
-        run_again.open()
-        return run
+    def open(self, run: Run) -> None:
+        """Make the folder of the run of all folds; folds that are asked for one by one go on with the same folder."""
+        again = self.run is not None and (run.folder / "config.yaml").is_file()
+        replace(run, resume=run.resume or again).open()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ class Parts:
         of = {name: [case for case, row in zip(others, drawn, strict=True) if row.split == name] for name in shares}
         return Part(of["train"], of["val"], self.held[number], outputs)
 
-    def outputs(self, run: Run) -> Iterator[tuple[Case, Output]]:
+    def outputs(self, run: Run) -> Iterator[tuple[Case, NDArray[np.float32]]]:
         """Every scan with what the fold that it was held out from says of it."""
         for number, cases in enumerate(self.held):
             for case in cases:
@@ -142,15 +144,40 @@ def fold_folder(run: Path, number: int) -> Path:
     return run / "folds" / str(number)
 
 
-def cross_validate(parts: Parts, network: Network, run: Run, training: Training, learn: Learn) -> Bundle | Plan | None:
-    """Run the folds that are asked for and not done yet, each with a copy of the same first weights, in a run folder of its own.
+def cross_validate(
+    parts: Parts, network: Network, run: Run, training: Training, learn: Learn, together: Callable[[Parts, Run], Bundle]
+) -> Bundle | Plan | None:
+    """Run the folds that are asked for and not done yet, and make one bundle of all once none is missing.
+
+    Each fold starts with a copy of the same first weights, in a run folder of its own.
+
+    Args:
+        parts: The folds.
+        network: The first weights.
+        run: The run of all folds.
+        training: Its devices.
+        learn: Trains one fold.
+        together: Makes one bundle of all.
 
     Returns:
-        None once all folds are done, and on processes that help; else the plan of one fold, or the bundle of the last one that was run.
+        The bundle of all folds, or of the last one that was run while some are missing; the plan of one fold where the run is for that alone;
+        None on processes that help.
 
     Raises:
         ConfigError: Several folds at once where processes are started from outside.
     """
+    if leads() and not run.plan_only:
+        parts.folds.open(run)
+    outcome = _each(parts, network, run, training, learn)
+    if run.plan_only or not leads() or _missing(parts, run):
+        return outcome
+    if run.resume and is_done(run.folder):
+        return Bundle.read(run.folder / "bundle")
+    return together(parts, run)
+
+
+def _each(parts: Parts, network: Network, run: Run, training: Training, learn: Learn) -> Bundle | Plan | None:
+    """Run folds; ends with the first that gives no bundle."""
     wanted = parts.folds.run or tuple(range(len(parts)))
     if len(wanted) > 1 and training.devices * training.num_nodes > 1 and started_elsewhere():
         raise ConfigError("folds over processes that something else starts run one at a time; give --folds.run [0], then [1], ...")
@@ -178,7 +205,7 @@ def is_done(folder: Path) -> bool:
     return (folder / "bundle" / "bundle.json").is_file()
 
 
-def missing(parts: Parts, run: Run) -> list[int]:
+def _missing(parts: Parts, run: Run) -> list[int]:
     """Numbers of the folds that are still to run."""
     return [number for number in range(len(parts)) if not is_done(fold_folder(run.folder, number))]
 

@@ -19,7 +19,7 @@ from medssl.evaluation.calibration import fit_temperature, tempered
 from medssl.evaluation.classification import delong
 from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
-from medssl.models.inference import Window, probabilities, slice_scores
+from medssl.models.inference import Window, channel_probabilities, slice_scores
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,21 @@ class Scored:
         case: The scan.
         probability: (I, J, K) of a segmenter, None of a classifier.
         slices: (K,) scores; one number for a classifier of volumes.
+        channels: (channels, I, J, K) or (channels, K), of which the other two are made.
     """
 
     case: Case
     probability: NDArray[np.float32] | None
     slices: NDArray[np.float32]
+    channels: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, network: Network, case: Case, channels: NDArray[np.float32]) -> "Scored":
+        """A scan with what a network, or one with the same channels, says of it."""
+        output = network.outputs.suspicion(torch.from_numpy(channels))
+        if network.task == "classification":
+            return cls(case, None, output.numpy(), channels)
+        return cls(case, output.numpy(), slice_scores(output).numpy(), channels)
 
 
 def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list[Scored]:
@@ -59,10 +69,8 @@ def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list
 
 
 def _score(network: Network, case: Case, window: Window, device: torch.device) -> Scored:
-    output = probabilities(network, torch.from_numpy(decode(case.image)).to(device), window)
-    if network.task == "classification":
-        return Scored(case, None, output.numpy())
-    return Scored(case, output.numpy(), slice_scores(output).numpy())
+    channels = channel_probabilities(network, torch.from_numpy(decode(case.image)).to(device), window)
+    return Scored.of(network, case, channels.numpy())
 
 
 Points = dict[str, dict[str, object]]
