@@ -70,9 +70,9 @@ def facts(record: Mapping[str, Any]) -> dict[str, object]:
         "size": measured["patient"],
         "looks": record["looks"]["is_logged"],
         "limits": record["notes"],
-        "decision": record["decision"]["model"],
+        "decision": record["decision_curve"]["model"],
         "robustness": record["robustness"]["panel"],
-        "comparison": record.get("comparison"),
+        "comparison": record["comparison"]["runs"],
         "never": False,
     }
     return found | {f"study.{key}": record["study"].get(key) for key in STATEMENTS}

@@ -203,29 +203,6 @@ def draw_froc(record: Mapping[str, Any]) -> Picture:
     return picture("froc", "FROC", caption + "of the mask at the locked voxel threshold, so the curve ends with the last of them.", draw)
 
 
-def draw_decision(record: Mapping[str, Any]) -> list[Picture]:
-    """Net benefit of acting on the score, beside acting on everybody and on nobody; none where there is no curve."""
-    if not record["model"]:
-        return []
-
-    def draw(axes: "Axes") -> None:
-        at, model = record["thresholds"], record["model"]
-        if record["ci95"]:
-            low, high = np.array(record["ci95"]).T
-            axes.fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0)
-        axes.plot(at, model, color=BLUE, label="the score")
-        axes.plot(at, record["treat_all"], color=ORANGE, linestyle="--", label="everybody")
-        axes.axhline(0, color=GREY, linewidth=0.9, linestyle=":", label="nobody")
-        top = max(*model, 0.01)
-        axes.set(xlabel="threshold probability", ylabel="net benefit", xlim=(0, 1), ylim=(-0.3 * top, 1.15 * top))
-        axes.legend(frameon=False)
-
-    caption = (
-        f"Net benefit of acting on scans, {record['definition']}. It takes the score for a probability; the band is the 95 % interval."
-    )
-    return [picture("decision", "Decision curve", caption, draw)]
-
-
 def draw_dice(record: Mapping[str, Any]) -> Picture:
     """Dice of every scan, sorted."""
     values = sorted(one["dice"] for one in record["per_scan"] if one["dice"] is not None)

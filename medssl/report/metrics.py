@@ -3,7 +3,7 @@
 import datetime
 import importlib.metadata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from medssl.evaluation.metric import Metric, finite, unmeasured
 from medssl.report.case_mix import case_mix
 from medssl.report.checklists import checklists
 from medssl.report.classes import classes_record
+from medssl.report.comparison import compare_runs
 from medssl.report.evidence import Evidence, Measured
 from medssl.report.failures import failures
 from medssl.report.flow import flow
@@ -33,8 +34,16 @@ _RATES = classification.NAMES[:5]
 Record = dict[str, Any]
 
 
-def build_metrics(evidence: Evidence) -> Record:
-    """Every number of the report as strict JSON: what cannot be measured is null and says why."""
+def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record:
+    """Every number of the report as strict JSON: what cannot be measured is null and says why.
+
+    Args:
+        evidence: What this report is about.
+        others: Runs of other models on the same scans.
+
+    Raises:
+        UsageError: Another run has another reference, or shares no scan.
+    """
     units = {name: unit_record(evidence, name) for name in ("patient", "scan", "slice")}
     run, groups = run_record(evidence), subgroups(evidence)
     record: Record = {
@@ -47,6 +56,7 @@ def build_metrics(evidence: Evidence) -> Record:
         "lesion": lesion_record(evidence),
         "operating_point": operating_point(evidence),
         "calibration": calibration_record(evidence.units["scan"]),
+        "decision_curve": decision_record(evidence.units["scan"]),
         "froc": lesions.froc(evidence.marks),
         "segmentation": segmentation_record(evidence),
         "subgroups": groups,
@@ -55,7 +65,7 @@ def build_metrics(evidence: Evidence) -> Record:
         "flow": flow(evidence),
         "failures": failures(evidence),
         "robustness": robustness_record(evidence),
-        "decision": decision_record(evidence.units["scan"]),
+        "comparison": compare_runs(evidence, others),
         "looks": looks_record(evidence.results.folder, str(run["model_id"])),
         "study": dict(evidence.results.study),
         **classes_record(evidence),
@@ -121,11 +131,17 @@ def _table(units: Units, threshold: float, found: Mapping[str, Metric]) -> Recor
     if units.unit == "slice":
         return record
     record |= {name: metric.to_json() for name, metric in classification.likelihood_ratios(counts).items()}
-    sensitivity, specificity = found["sensitivity"].value, found["specificity"].value
-    if sensitivity is None or specificity is None:
+    if found["sensitivity"].value is None or found["specificity"].value is None:
         return record
-    values = {p: classification.predictive_values(sensitivity, specificity, prevalence=p) for p in PREVALENCES}
-    return record | {"at_prevalence": [{"prevalence": p, "ppv": ppv, "npv": npv} for p, (ppv, npv) in values.items()]}
+    return record | {"at_prevalence": [_at_prevalence(counts, prevalence) for prevalence in PREVALENCES]}
+
+
+def _at_prevalence(counts: Counts, prevalence: float) -> Record:
+    found = classification.predictive_values_at(counts, prevalence=prevalence)
+    record: Record = {"prevalence": prevalence}
+    for name, metric in found.items():
+        record |= {name: metric.value, f"{name}_ci95": list(metric.ci95 or (None, None)), f"{name}_note": metric.note}
+    return record | {"method": found["ppv"].method}
 
 
 def lesion_record(evidence: Evidence) -> Record:
@@ -170,7 +186,7 @@ def calibration_record(units: Units) -> Record:
 
 
 def decision_record(units: Units) -> Record:
-    """The decision curve of scans; empty, with a note, where there is none."""
+    """The decision curve of the score of scans, taken for a probability."""
     return {"unit": "scan", "definition": decision.DEFINITION, **asdict(decision.decision_curve(units))}
 
 

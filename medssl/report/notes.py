@@ -29,7 +29,7 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
     ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
-    return [*found, *_limits(record)]
+    return [*found, *record["comparison"]["notes"], *_limits(record)]
 
 
 def _leakage(evidence: Evidence) -> Iterator[str]:
@@ -91,8 +91,7 @@ def _lock(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(record: Mapping[str, Any]) -> Iterator[str]:
-    if not record.get("comparison"):
-        yield "No comparison with another model, with training without pretraining, or with readers was made here."
+    yield "No comparison with readers was made here."
     if record["robustness"]["panel"] is None:
         yield NO_PANEL
     missing = [name.replace("_mm", "").replace("_ml", " size") for name in record["case_mix"]["missing"]]

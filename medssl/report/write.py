@@ -10,11 +10,13 @@ from pathlib import Path
 
 from medssl.errors import NoSpaceError
 from medssl.report.cases import read_results
+from medssl.report.comparison import draw_comparison, read_others
+from medssl.report.decision import draw_decision
 from medssl.report.document import render
 from medssl.report.evidence import gather
 from medssl.report.examples import draw_examples
 from medssl.report.export import metrics_csv, scans_csv
-from medssl.report.figures import Picture, draw_decision, draw_figures
+from medssl.report.figures import Picture, draw_figures
 from medssl.report.forest import draw_forest
 from medssl.report.metrics import build_metrics
 from medssl.report.pdf import print_pdf
@@ -23,30 +25,36 @@ from medssl.report.robustness import draw_robustness
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
-_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|decision|robustness|example_\d\d_[a-z_]+)\.png")
+_OURS = re.compile(
+    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
+)
 
 
-def write_report(results: Path, out: Path, *, reference: Path | None = None, pdf: bool = False) -> dict[str, object]:
+def write_report(
+    results: Path, out: Path, *, reference: Path | None = None, against: Sequence[Path] = (), pdf: bool = False
+) -> dict[str, object]:
     """Write `metrics.json`, `metrics.csv`, `scans.csv`, `report.html` and `figures/` of a results folder.
 
     Args:
         results: What `medssl score` or `medssl evaluate` wrote.
         out: Where the report goes; may be the same folder.
         reference: Table of the truth; the folder's own `reference.csv` by default. Without truth the report says what it cannot say.
+        against: Results of other models on the same scans, to compare with.
         pdf: Print `report.pdf` too, where there is a Chromium.
 
     Returns:
         The record of `metrics.json`.
 
     Raises:
-        UsageError: There is nothing to report on.
+        UsageError: There is nothing to report on, or another run has another reference or shares no scan.
         ManifestError: The reference cannot be used.
         NoSpaceError: The disk is full; what was there before is intact.
     """
     evidence = gather(read_results(results, reference=reference))
-    metrics = build_metrics(evidence)
-    drawn = [*draw_figures(metrics, evidence), *draw_decision(metrics["decision"]), *draw_forest(metrics)]
-    pictures, examples = [*drawn, *draw_robustness(metrics["robustness"])], draw_examples(evidence)
+    metrics = build_metrics(evidence, read_others(against, results, reference=reference))
+    pictures = [*draw_figures(metrics, evidence), *draw_decision(metrics["decision_curve"]), *draw_forest(metrics)]
+    pictures += [*draw_robustness(metrics["robustness"]), *draw_comparison(metrics["comparison"])]
+    examples = draw_examples(evidence)
     page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())
