@@ -1,7 +1,5 @@
 """The linear probe of segmentation: one linear map a cell of every feature map, and nothing else that learns."""
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,4 +35,4 @@ class LinearSegmenter(Network):
         mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
         maps = [head(features) for head, features in zip(self.heads, self.encoder.pyramid(images), strict=True)]
         enlarged = [F.interpolate(logits, size=images.shape[2:], mode=mode) for logits in maps]
-        return cast(Tensor, sum(enlarged[1:], start=enlarged[0]))
+        return sum(enlarged[1:], start=enlarged[0])

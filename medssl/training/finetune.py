@@ -1,7 +1,7 @@
 """Fine-tuning: a lesion network from a pretrained encoder or from scratch, and its operating points."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
+from medssl.training.advisor import advised
 from medssl.training.classifier import Classifier
 from medssl.training.plan import Plan
-from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
+from medssl.training.protocols import Protocol
+from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
-from medssl.training.start import start_from
+from medssl.training.start import SCRATCH, Start, start_from
+from medssl.training.tuning import Name, Tuning
 from medssl.training.validation import operating_points, score_cases
 from medssl.views.augment import Augment
 
@@ -69,6 +72,7 @@ class Labels:
 
 _LABELS = Labels()
 _VIEWS = Augment()
+_TUNING = Tuning()
 
 
 def finetune(
@@ -81,6 +85,8 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
+    protocol: Name = "full",
+    tuning: Tuning = _TUNING,
 ) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
@@ -93,6 +99,8 @@ def finetune(
         bundle: A pretrained encoder, or None to start from scratch.
         labels: Which labels are used.
         views: Augmentation.
+        protocol: Which weights learn: `full`, `linear`, `knn`, `light`, `partial`, `llrd`, `sawtooth`, `lora`, or `auto` for advice.
+        tuning: Numbers of the protocols.
 
     Returns:
         The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
@@ -106,24 +114,46 @@ def finetune(
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
     training.check_batch(feed.batch_size)
-    lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views)
+    start = SCRATCH if bundle is None else start_from(network, bundle, store, feed.crops)
+    chosen, advice = _chosen(network, train, feed, start, run=run, seed=seed, protocol=protocol, tuning=tuning)
+    network = chosen.rebuilt(network, train, feed.crops, seed=seed)
+    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, protocol=chosen)
     if not isinstance(weights, dict):
         return weights
-    network = with_weights(network, weights, "network")
+    network = with_weights(network, chosen.plain(weights), "network")
+    made = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
     trained = replace(
         _locked(network, validation, store, feed, labels),
-        training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
-        lineage=lineage,
-        seen=_seen(store, train, validation, before),
+        training={**made, **start.facts, **advice, "protocol": chosen.facts(), "steps": training.steps if chosen.learns else 0},
+        lineage=start.lineage,
+        seen=_seen(store, train, validation, start.seen),
     )
     return trained.write(run.folder / "bundle", network, _card(trained))
 
 
-def _fit(network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment) -> Ended:
-    """Train on labelled crops."""
+def _chosen(
+    network: Network, train: list[Case], feed: Feed, start: Start, *, run: Run, seed: int, protocol: Name, tuning: Tuning
+) -> tuple[Protocol, dict[str, object]]:
+    """The protocol of the run, and the advice behind it where it was asked for; validation and test patients are not looked at."""
+    advice: dict[str, object] = {}
+    if protocol == "auto":
+        given = advised(network, train, feed.crops, pretrained=start is not SCRATCH, seed=seed, run=run)
+        logger.info("advice: protocol %s. %s", given.protocol, given.reason)
+        protocol, advice = given.protocol, {"advice": asdict(given)}
+    chosen = tuning.protocol(protocol, objective=start.objective)
+    if chosen.freezes and start is SCRATCH:
+        logger.warning("protocol %s freezes an encoder that starts from no bundle: random weights, or those of another's file", chosen.name)
+    return chosen, advice
+
+
+def _fit(
+    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, protocol: Protocol
+) -> Ended:
+    """Train on labelled crops; nothing where the protocol trains nothing."""
+    if not protocol.learns:
+        return untrained(network, run)
     module_class = Segmenter if network.task == "segmentation" else Classifier
-    module = module_class(network, training, views=views, seed=seed)
+    module = module_class(network, training, views=views, seed=seed, protocol=protocol)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
 
@@ -174,6 +204,16 @@ def _patients(cases: list[Case]) -> int:
     return len({case.row.patient for case in cases})
 
 
+def _how(training: dict[str, Any]) -> str:
+    """How weights were started and tuned, as lines of the card."""
+    numbers = ", ".join(f"{name} {value}" for name, value in training["protocol"].items() if name != "name")
+    lines = [f"- adapted: {what}" for what in training.get("adapted", [])]
+    lines.append(f"- protocol {training['protocol']['name']}" + (f" ({numbers})" if numbers else ""))
+    if "advice" in training:
+        lines.append(f"- this protocol was proposed: {training['advice']['reason']}")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _card(bundle: Bundle) -> str:
     training = bundle.training
     points = "\n".join(
@@ -184,7 +224,7 @@ def _card(bundle: Bundle) -> str:
     return (
         f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
         f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
-        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
+        f"- started from {origin}\n{_how(training)}- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
         f"## Locked thresholds\n\n{points}\n\n"
         "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
         "diseases than those it was trained on may be scored wrongly.\n"

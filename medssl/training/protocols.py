@@ -5,48 +5,44 @@ move: its parts are in evaluation mode, so that running statistics rest too.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from medssl.data.dataset import Case, Crops
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
-from medssl.models.heads import Classifier
 from medssl.models.linear import LinearSegmenter
 from medssl.models.lora import add_adapters, merged
+from medssl.models.neighbours import Neighbours
+from medssl.training.features import told
 from medssl.training.schedule import Pace
 from medssl.training.settings import Training, plain_name
 
-Name = Literal["full", "linear", "knn", "light", "partial", "llrd", "sawtooth", "lora", "auto"]
-
 _ENCODER = "encoder."
-_CONTRASTIVE, _RESTORATIVE, _BOTH = (0.25, 0.5), (0.5, 0.75), (0.25, 0.75)
-_DEPTHS = {
-    **dict.fromkeys(("SimCLR", "MoCo", "VICReg", "DINO", "Triplet", "ImageText"), _CONTRASTIVE),
-    **dict.fromkeys(("MAE", "SimMIM", "SparK"), _RESTORATIVE),
-    "Hybrid": _BOTH,
-}
-"""Share of depth that is tuned after each objective. Khan et al., 2023: the best single quarter is 25-50 % after contrastive, 50-75 % after
-restorative pretraining; what a hybrid of both needs is not known, and gets both quarters."""
 
 
 class Protocol(ABC):
     """Which weights learn; subclasses are frozen dataclasses of their numbers."""
 
     name: ClassVar[str]
+    freezes: ClassVar[bool] = False  # some weights of the encoder never move
+    learns: ClassVar[bool] = True
 
-    def rebuilt(self, network: Network, *, seed: int) -> Network:
-        """The network that is trained: as it is configured, or around its encoder with another head, or with adapters.
+    def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
+        """The network of the run: as it is configured, or around its encoder with another head, or with adapters.
 
         Args:
             network: As it is configured, with the weights that it starts from.
+            cases: Labelled scans of training.
+            crops: What the network will be given.
             seed: Of what is drawn anew.
         """
-        del seed
+        del cases, crops, seed
         return network
 
     @abstractmethod
@@ -81,6 +77,7 @@ class Light(Protocol):
     """The encoder is frozen; the head or decoder of the configuration learns."""
 
     name: ClassVar[str] = "light"
+    freezes: ClassVar[bool] = True
 
     def paces(self, network: Network, training: Training) -> tuple[Pace, ...]:
         """All weights but the encoder's."""
@@ -91,17 +88,47 @@ class Light(Protocol):
 
 @dataclass(frozen=True)
 class Linear(Light):
-    """The linear probe: the encoder is frozen, one linear layer learns on its features."""
+    """The linear probe: the encoder is frozen, one linear layer learns on its features.
+
+    A classifier keeps its head, which is one linear layer on pooled features.
+    """
 
     name: ClassVar[str] = "linear"
 
-    def rebuilt(self, network: Network, *, seed: int) -> Network:
-        """The encoder with a linear head in place of the one of the configuration."""
-        del seed
-        encoder, classes = encoder_of(network, self.name), int(getattr(network, "classes", 1))
-        if network.task == "segmentation":
-            return LinearSegmenter(encoder, classes=classes)
-        return network if isinstance(network, Classifier) else Classifier(encoder, classes=classes)
+    def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
+        """The encoder with a linear head in place of the decoder of the configuration."""
+        del cases, crops, seed
+        encoder = encoder_of(network, self.name)
+        return network if network.task == "classification" else LinearSegmenter(encoder, classes=classes_of(network))
+
+
+@dataclass(frozen=True)
+class Knn(Protocol):
+    """Nothing learns: the answers of the nearest remembered crops, or cells of crops, become the scores.
+
+    Args:
+        neighbours: How many answer.
+        bank: Crops or cells that are remembered.
+    """
+
+    name: ClassVar[str] = "knn"
+    freezes: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
+    neighbours: int
+    bank: int
+
+    def paces(self, network: Network, training: Training) -> tuple[Pace, ...]:
+        """No weights."""
+        del network, training
+        return ()
+
+    def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
+        """The encoder with the features of labelled scans in place of the head or decoder of the configuration."""
+        encoder, classes = encoder_of(network, self.name), classes_of(network)
+        known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=classes)
+        built = Neighbours(encoder, task=network.task, size=len(known.answers), classes=classes, neighbours=self.neighbours)
+        built.remember(known.features, known.answers)
+        return built
 
 
 @dataclass(frozen=True)
@@ -113,6 +140,7 @@ class Partial(Protocol):
     """
 
     name: ClassVar[str] = "partial"
+    freezes: ClassVar[bool] = True
     depth: tuple[float, float]
 
     def paces(self, network: Network, training: Training) -> tuple[Pace, ...]:
@@ -128,8 +156,8 @@ class Partial(Protocol):
 class LayerDecay(Protocol):
     """Everything learns, each layer of the encoder more slowly than the one behind it; `training.encoder_rate` has no part in it.
 
-    As in BEiT (Bao et al., 2021, https://arxiv.org/abs/2106.08254) and the fine-tuning of MAE: the rate of a layer is that of the head times
-    the decay to the power of the layers between them, plus one.
+    As in BEiT (Bao et al., 2021, https://arxiv.org/abs/2106.08254) and the fine-tuning of MAE: a layer has the rate of the head times the
+    decay to the power of its distance, 1 for the last layer.
 
     Args:
         decay: Factor from one layer to the one before it.
@@ -176,11 +204,13 @@ class Lora(Protocol):
     """
 
     name: ClassVar[str] = "lora"
+    freezes: ClassVar[bool] = True
     rank: int
     alpha: float
 
-    def rebuilt(self, network: Network, *, seed: int) -> Network:
+    def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
         """The network with adapters."""
+        del cases, crops
         add_adapters(encoder_of(network, self.name), rank=self.rank, alpha=self.alpha, generator=torch.Generator().manual_seed(seed))
         return network
 
@@ -207,6 +237,11 @@ def encoder_of(network: nn.Module, protocol: str) -> Encoder:
     return encoder
 
 
+def classes_of(network: nn.Module) -> int:
+    """Output channels of a network."""
+    return int(getattr(network, "classes", 1))
+
+
 def _inside(network: nn.Module) -> frozenset[str]:
     """Names of the encoder's weights; none where there is no encoder."""
     return frozenset(name for name, _ in network.named_parameters() if name.startswith(_ENCODER))
@@ -217,7 +252,7 @@ def _head(network: nn.Module) -> frozenset[str]:
     return frozenset(name for name, _ in network.named_parameters()) - _inside(network)
 
 
-def _prefixed(names: Sequence[str]) -> frozenset[str]:
+def _prefixed(names: Iterable[str]) -> frozenset[str]:
     return frozenset(_ENCODER + name for name in names)
 
 
@@ -260,67 +295,3 @@ def _resting(network: nn.Module, paces: Sequence[Pace], step: int) -> frozenset[
     """Names of the weights that do not learn at a step."""
     awake = frozenset[str]().union(*(pace.names for pace in paces if pace.starts[0] <= step))
     return frozenset(plain_name(name) for name, _ in network.named_parameters()) - awake
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """Numbers of the protocols; each reads its own.
-
-    Args:
-        depth: `partial`: first and last share of the encoder's layers that learn; None for what suits the objective of the bundle.
-        decay: `llrd`: factor on the rate from one layer to the one before it.
-        decoder_first: `sawtooth`: share of the steps in which the encoder rests.
-        rank: `lora`: of the differences.
-        alpha: `lora`: their strength; their factor is alpha / rank.
-        neighbours: `knn`: how many answer.
-        bank: `knn`: crops (cells of crops for segmentation) that are remembered.
-
-    Raises:
-        ConfigError: A value out of range.
-    """
-
-    depth: tuple[float, float] | None = None
-    decay: float = 0.75
-    decoder_first: float = 0.1
-    rank: int = 8
-    alpha: float = 16.0
-    neighbours: int = 20
-    bank: int = 4096
-
-    def __post_init__(self) -> None:
-        if self.depth is not None and not 0 <= self.depth[0] < self.depth[1] <= 1:
-            raise ConfigError(f"tuning.depth takes two rising shares from 0 to 1, got {list(self.depth)}")
-        if not 0 < self.decay <= 1 or not 0 < self.decoder_first < 1:
-            raise ConfigError(f"tuning.decay must lie in (0, 1] and decoder_first in (0, 1), got {self.decay} and {self.decoder_first}")
-        if min(self.rank, self.neighbours, self.bank) < 1 or self.alpha <= 0:
-            raise ConfigError("tuning.rank, neighbours and bank must be >= 1, alpha > 0")
-
-    def protocol(self, name: Name, *, objective: str = "") -> Protocol:
-        """The protocol of a name, with its numbers.
-
-        Args:
-            name: Any but `auto`, which is a question to the advisor.
-            objective: Class name of the objective that the encoder was pretrained with; empty where that is not known.
-
-        Raises:
-            ConfigError: `partial` after an objective whose depth is not known.
-        """
-        if name == "partial":
-            return Partial(self._depth(objective))
-        protocols: dict[str, Protocol] = {
-            "full": FULL,
-            "linear": Linear(),
-            "light": Light(),
-            "llrd": LayerDecay(self.decay),
-            "sawtooth": Sawtooth(self.decoder_first),
-            "lora": Lora(self.rank, self.alpha),
-        }
-        return protocols[name]
-
-    def _depth(self, objective: str) -> tuple[float, float]:
-        if self.depth is not None:
-            return self.depth
-        if objective not in _DEPTHS:
-            known = ", ".join(_DEPTHS)
-            raise ConfigError(f"protocol partial knows no depth for an encoder of {objective or 'no bundle'} ({known}); give tuning.depth")
-        return _DEPTHS[objective]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
+from medssl.data.dataset import Crops
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.decoder import ViTSegmenter
@@ -19,9 +19,10 @@ from medssl.models.residual_unet import ResidualUNet
 from medssl.models.unet import PyramidUNet
 from medssl.models.vit import ViT
 from medssl.objectives.objective import Objective
-from medssl.training.protocols import Light, Name, Partial, Protocol, Tuning
+from medssl.training.protocols import Light, Partial, Protocol
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
+from medssl.training.tuning import Tuning
 from medssl.views.augment import Augment
 
 ENCODERS = {
@@ -35,6 +36,7 @@ ENCODERS = {
         features="features",
     ),
 }
+CROPS = Crops((32, 32))
 FROZEN = {"light": Tuning().protocol("light"), "linear": Tuning().protocol("linear")}
 
 
@@ -44,10 +46,14 @@ def encoder(name: str) -> Encoder:
 
 
 def module(network: Network, protocol: Protocol, *, steps: int = 4) -> Segmenter:
-    network = protocol.rebuilt(network, seed=0)
+    network = protocol.rebuilt(network, [], CROPS, seed=0)
     found = Segmenter(network, Training(steps=steps, warmup=0, learning_rate=0.01), views=Augment(), seed=0, protocol=protocol)
-    found.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    found.log = unlogged  # type: ignore[method-assign]
     return found
+
+
+def unlogged(*args: object, **kwargs: object) -> None:
+    del args, kwargs
 
 
 def trained(segmenter: Segmenter, steps: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -171,8 +177,8 @@ def test_a_linear_segmenter_is_linear_in_the_features() -> None:
 
 def test_the_linear_probe_replaces_the_decoder_and_keeps_a_linear_head() -> None:
     segmenter, classifier = ViTSegmenter(ViT((4, 4), width=16, depth=1, heads=2)), Classifier(encoder("vit"))
-    assert isinstance(Tuning().protocol("linear").rebuilt(segmenter, seed=0), LinearSegmenter)
-    assert Tuning().protocol("linear").rebuilt(classifier, seed=0) is classifier
+    assert isinstance(Tuning().protocol("linear").rebuilt(segmenter, [], CROPS, seed=0), LinearSegmenter)
+    assert Tuning().protocol("linear").rebuilt(classifier, [], CROPS, seed=0) is classifier
 
 
 @pytest.mark.parametrize("numbers", [{"depth": (0.5, 0.5)}, {"decay": 0.0}, {"decoder_first": 1.0}, {"rank": 0}, {"alpha": 0.0}])
