@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from medssl.errors import BundleError
+from medssl.models.outputs import Outputs
 
 _ALLOWED = ("medssl.models.",)  # a bundle may be a stranger's: it names one of our classes, nothing else
 DROPPED_IN_TRAINING = frozenset({"drop_path", "dropout"})
@@ -37,6 +38,11 @@ class Architecture:
         parameters = inspect.signature(network_class).parameters
         return {name: value for name, value in options.items() if value != parameters[name].default}
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the class is one that a bundle may name."""
+        return self.class_path.startswith(_ALLOWED)
+
     def same_weights(self, other: "Architecture") -> bool:
         """Whether weights of one are weights of the other: all is equal but what is dropped in training."""
         return self._held() == other._held()
@@ -64,7 +70,7 @@ class Architecture:
         Raises:
             BundleError: A class outside `medssl.models`, or arguments that do not fit it.
         """
-        if not self.class_path.startswith(_ALLOWED):
+        if not self.is_ours:
             raise BundleError(f"the architecture names a class outside {_ALLOWED[0].rstrip('.')}; it is not loaded")
         module, _, name = self.class_path.rpartition(".")
         try:
@@ -90,11 +96,17 @@ class Network(nn.Module, ABC):
         task: `segmentation`: logits (B, classes, *S); `classification`: logits (B, classes).
         spatial_dims: 2 for slices, 3 for volumes.
         in_channels: C.
+        classes: Output channels.
+        bags: It takes bags (B, N, C, *S) of the slices of a scan, and answers for the scan.
+        outputs: What the output channels mean; set by training and by the bundle.
     """
 
     task: Literal["segmentation", "classification"]
     spatial_dims: int
     in_channels: int
+    classes: int = 1
+    bags: bool = False
+    outputs: Outputs = Outputs()
 
     @abstractmethod
     def architecture(self) -> Architecture:

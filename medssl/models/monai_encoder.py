@@ -4,8 +4,6 @@ The network is asked for its features once, on an empty crop, when it is built: 
 parts of it that the features do not need; those are left out.
 """
 
-import importlib
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,10 +14,8 @@ from torch import Tensor, nn
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
 from medssl.models.encoder import Encoder, check_hidden, visible_cells
+from medssl.models.monai_class import build_monai, one_line
 from medssl.models.patches import as_map
-
-_ALLOWED = "monai.networks."  # a bundle may be a stranger's
-_FETCHING = {"pretrained": False, "weights": None, "checkpoint": None}  # arguments that read or download weights, some by default
 
 
 class MonaiEncoder(Encoder):
@@ -44,7 +40,7 @@ class MonaiEncoder(Encoder):
         self.network, self.arguments, self.crop, self.features = network, dict(arguments), tuple(crop), features
         self.spatial_dims = len(self.crop)
         self.in_channels = int(arguments.get("in_channels", arguments.get("in_chans", 1)))
-        whole = _build(network, self.arguments)
+        whole = build_monai(network, self.arguments)
         found = getattr(whole, features, None) if features else whole
         if not callable(found):
             raise ConfigError(f"{network} has no part or method {features!r}; name one that returns feature maps, or leave features empty")
@@ -121,7 +117,7 @@ class MonaiEncoder(Encoder):
                 parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
                 gradients = torch.autograd.grad(total, parameters, allow_unused=True) if maps and parameters else []
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ConfigError(f"{self.network} does not take crops {[self.in_channels, *self.crop]}: {_line(error)}") from error
+            raise ConfigError(f"{self.network} does not take crops {[self.in_channels, *self.crop]}: {one_line(error)}") from error
         if not maps:
             raise ConfigError(f"{self.network} returns no feature maps; name the part that does in features")
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -132,36 +128,6 @@ class MonaiEncoder(Encoder):
                 delattr(self.net, name)
         self.net.train(training)
         return [features_map.detach() for features_map in maps]
-
-
-def _build(class_path: str, arguments: dict[str, Any]) -> nn.Module:
-    """A MONAI network with fresh weights; it loads none by itself.
-
-    Raises:
-        ConfigError: Not a network of MONAI, or arguments that do not fit it.
-    """
-    module, _, name = class_path.rpartition(".")
-    if not f"{module}.".startswith(_ALLOWED):
-        raise ConfigError(f"network must be a class below {_ALLOWED.rstrip('.')}, got {class_path}")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"MONAI has no {class_path}; look at its documentation") from error
-    if not (inspect.isclass(found) and issubclass(found, nn.Module) and found.__module__.startswith(_ALLOWED)):
-        raise ConfigError(f"{class_path} is not a network of MONAI")
-    wanted = [key for key, value in arguments.items() if value and ("pretrained" in key or key in _FETCHING)]
-    if wanted:
-        raise ConfigError(f"{wanted[0]} would fetch weights; load them from a file with medssl.models.foreign")
-    silent = {key: value for key, value in _FETCHING.items() if key in inspect.signature(found).parameters}
-    try:
-        network: nn.Module = found(**{**arguments, **silent})
-    except (TypeError, ValueError, KeyError, AssertionError, ImportError) as error:
-        raise ConfigError(f"{class_path} does not take these arguments: {_line(error)}") from error
-    return network
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _tensors(output: object) -> Iterator[Tensor]:

@@ -17,6 +17,13 @@ from medssl.models.patches import as_map
 _DOUBT = 1e-3  # a vote for each answer, so that a share of 0 or 1 still tells near neighbours from far ones
 
 
+def pooled(encoder: Encoder, images: Tensor) -> Tensor:
+    """Pooled features (B, D) of images (B, C, *S), or of bags (B, N, C, *S) of slices: the mean over the slices."""
+    if images.ndim == encoder.spatial_dims + 2:
+        return encoder.pooled(images)
+    return encoder.pooled(images.flatten(0, 1)).reshape(*images.shape[:2], -1).mean(dim=1)
+
+
 class Neighbours(Network):
     """The answers of the most similar remembered features, weighted by likeness.
 
@@ -25,6 +32,7 @@ class Neighbours(Network):
         task: `segmentation`: cells of the deepest feature map are compared; `classification`: pooled features.
         size: N, features that are remembered.
         classes: Answers to each; 1 for lesion against none.
+        bags: Of classification: bags of slices are compared, by the mean of their features.
         neighbours: How many answer.
         temperature: A neighbour counts exp(cosine / temperature).
     """
@@ -39,11 +47,12 @@ class Neighbours(Network):
         task: Literal["segmentation", "classification"],
         size: int,
         classes: int = 1,
+        bags: bool = False,
         neighbours: int = 20,
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
-        self.encoder, self.task, self.size, self.classes = encoder, task, size, classes
+        self.encoder, self.task, self.size, self.classes, self.bags = encoder, task, size, classes, bags
         self.neighbours, self.temperature = neighbours, temperature
         self.spatial_dims, self.in_channels = encoder.spatial_dims, encoder.in_channels
         self.register_buffer("bank", torch.zeros(size, encoder.width))
@@ -51,7 +60,7 @@ class Neighbours(Network):
 
     def architecture(self) -> Architecture:
         """What it takes to build this network again."""
-        fields = {"task": self.task, "size": self.size, "classes": self.classes}
+        fields = {"task": self.task, "size": self.size, "classes": self.classes, "bags": self.bags}
         return Architecture.of(
             self, encoder=self.encoder.architecture(), **fields, neighbours=self.neighbours, temperature=self.temperature
         )
@@ -62,9 +71,9 @@ class Neighbours(Network):
         self.answers.copy_(answers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> logits (B, classes), or (B, classes, *S) of segmentation."""
+        """(B, C, *S), or bags (B, N, C, *S), -> logits (B, classes), or (B, classes, *S) of segmentation."""
         if self.task == "classification":
-            return self.asked(self.encoder.pooled(images))
+            return self.asked(pooled(self.encoder, images))
         cells = self.encoder.dense(images)  # (B, D, *G)
         logits = self.asked(cells.flatten(2).transpose(1, 2).flatten(0, 1)).reshape(len(images), -1, self.classes)
         mode = "bilinear" if self.spatial_dims == 2 else "trilinear"

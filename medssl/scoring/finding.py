@@ -1,7 +1,7 @@
 """What was found in one scan: the record that scoring writes and the report and the app read."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ class LesionFinding:
         volume_ml: Volume in millilitres (nominal where the scan has no geometry).
         voxels: Number of voxels.
         score: Highest probability inside, 0 to 1.
+        class_name: The positive class that most of its voxels are of; empty where classes are not told apart.
     """
 
     centre_mm: Triple
@@ -25,6 +26,7 @@ class LesionFinding:
     volume_ml: float
     voxels: int
     score: float
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Finding:
         lesions: Components of the predicted mask, largest score first.
         model_id: Identity of the bundle.
         warnings: Reason codes of intake.
+        class_scores: Probability of each named class, 0 to 1; of classes that exclude each other, those of the slice with the score.
     """
 
     scan_id: str
@@ -62,6 +65,7 @@ class Finding:
     lesions: tuple[LesionFinding, ...]
     model_id: str
     warnings: tuple[str, ...] = ()
+    class_scores: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The finding as JSON text."""
@@ -78,6 +82,7 @@ class Finding:
                 volume_ml=lesion["volume_ml"],
                 voxels=lesion["voxels"],
                 score=lesion["score"],
+                class_name=lesion.get("class_name", ""),
             )
             for lesion in fields["lesions"]
         )

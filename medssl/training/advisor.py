@@ -103,7 +103,7 @@ def advise(network: Network, cases: Sequence[Case], crops: Crops, *, pretrained:
     patients, encoder = len({case.row.patient for case in cases}), getattr(network, "encoder", None)
     if not pretrained or not isinstance(encoder, Encoder):
         return Advice("full", "No bundle is given: random weights have to be learned as a whole.", patients)
-    return proposal(network.task, patients, probed(encoder, cases, crops, task=network.task, seed=seed))
+    return proposal(network.task, patients, probed(network, encoder, cases, crops, seed=seed))
 
 
 def proposal(task: Task, patients: int, probe: Probe | None) -> Advice:
@@ -127,13 +127,22 @@ def _way(name: Name) -> str:
     return "the layers next to the head learn most, the first ones keep what they know" if name == "llrd" else "there are labels for all"
 
 
-def probed(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, seed: int) -> Probe | None:
-    """The probe on an encoder's features and on those of random weights; None without two patients and both answers."""
+def probed(network: Network, encoder: Encoder, cases: Sequence[Case], crops: Crops, *, seed: int) -> Probe | None:
+    """The probe on an encoder's features and on those of random weights; None without two patients and both answers.
+
+    Args:
+        network: Its task and output channels say what is asked: whether any positive class is there.
+        encoder: Of the network.
+        cases: Labelled scans of training.
+        crops: Size of crops.
+        seed: Of the crops and of the random weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = cast(Encoder, encoder.architecture().build())
-    known, unknown = (told(one, cases, crops, task=task, count=_SAMPLES, seed=seed) for one in (encoder, untrained))
-    labels, patients = known.labels, known.patients
+    asked = {"task": network.task, "count": _SAMPLES, "seed": seed, "classes": network.classes}
+    known, unknown = (told(one, cases, crops, **asked) for one in (encoder, untrained))  # type: ignore[arg-type]
+    labels, patients = (network.outputs.suspicion(known.answers.T) >= 0.5).numpy().astype(np.intp), known.patients
     if len(set(patients)) < 2 or len(set(labels)) < 2:
         return None
     scores, random_scores = (probe_scores(part.features.numpy(), labels, patients) for part in (known, unknown))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medssl.data.dataset import Case, CropDataset, Crops, Sample
 from medssl.models.encoder import Encoder
+from medssl.models.neighbours import pooled
 
 Task = Literal["segmentation", "classification"]
 
@@ -26,18 +27,13 @@ class Told:
 
     Args:
         features: (N, D).
-        answers: (N, classes) share of each class in a cell, or 0 and 1 of a crop; of one class alone, of lesion.
+        answers: (N, classes) share of each output channel in a cell, or 0 and 1 of a crop.
         patients: Of each feature.
     """
 
     features: Tensor
     answers: Tensor
     patients: NDArray[np.str_]
-
-    @property
-    def labels(self) -> NDArray[np.intp]:
-        """(N,) 1 where half or more is lesion, of one class alone."""
-        return (self.answers[:, 0] >= 0.5).numpy().astype(np.intp)
 
 
 def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, count: int, seed: int, classes: int = 1) -> Told:
@@ -50,7 +46,7 @@ def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, c
         task: Whether crops or cells have an answer.
         count: Features wanted, about.
         seed: Of the crops.
-        classes: Answers to each; 1 for lesion against none, else labels and masks hold the number of the class.
+        classes: Output channels; 1 for lesion against none, else labels and masks hold the number of the channel.
     """
     each, features, answers, patients = math.ceil(count / len(cases)), [], [], list[str]()
     for number, case in enumerate(cases):
@@ -94,10 +90,16 @@ def _one_hot(numbers: Tensor, classes: int) -> Tensor:
 
 @torch.no_grad()
 def asked(encoder: Encoder, images: Tensor, *, dense: bool) -> Tensor:
-    """Pooled (N, D) or dense (N, D, *G) features of images (N, C, *S) in float32 on the CPU; the encoder is left as it was."""
+    """Dense (N, D, *G) or pooled (N, D) features in float32 on the CPU; the encoder is left as it was.
+
+    Args:
+        encoder: Is asked in evaluation mode.
+        images: (N, C, *S), or bags (N, slices, C, *S).
+        dense: Whether a feature a cell is wanted.
+    """
     training, device = encoder.training, next(encoder.parameters()).device
     encoder.eval()
-    ask = encoder.dense if dense else encoder.pooled
-    found = [ask(part.to(device)).float().cpu() for part in torch.split(images, _AT_ONCE)]
+    parts = (part.to(device) for part in torch.split(images, _AT_ONCE))
+    found = [(encoder.dense(part) if dense else pooled(encoder, part)).float().cpu() for part in parts]
     encoder.train(training)
     return torch.cat(found)

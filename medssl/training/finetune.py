@@ -1,12 +1,14 @@
 """Fine-tuning: a lesion network from a pretrained encoder or from scratch, and its operating points."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.seen import Seen, merged, record
@@ -14,15 +16,16 @@ from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
+from medssl.models.crop_check import check_crop
 from medssl.models.inference import Window
-from medssl.training.advisor import advised
+from medssl.training.begin import Beginning, begin, card_lines
 from medssl.training.classifier import Classifier
+from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
+from medssl.training.losses import Loss
 from medssl.training.plan import Plan
-from medssl.training.protocols import Protocol
 from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
-from medssl.training.start import SCRATCH, Start, start_from
 from medssl.training.tuning import Name, Tuning
 from medssl.training.validation import operating_points, score_cases
 from medssl.views.augment import Augment
@@ -40,9 +43,12 @@ class Labels:
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
+        classes: Class names in the order of the network's channels, behind the background of a segmenter; empty for lesion against none.
+        multi_label: A scan may have several classes at once, with `;` between them in the table.
+        mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: Fewer than one patient.
+        ConfigError: Fewer than one patient, or classes that contradict themselves.
     """
 
     positive: tuple[str, ...] = ()
@@ -50,8 +56,17 @@ class Labels:
     train_split: str = "train"
     validation_split: str = "val"
     patients: int | None = None
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    mask_values: tuple[int, ...] = ()
+
+    @cached_property
+    def named(self) -> Classes:
+        """The classes, and which of them are positive."""
+        return Classes(self.classes, self.positive, self.multi_label, self.mask_values)
 
     def __post_init__(self) -> None:
+        _ = self.named
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
 
@@ -85,6 +100,7 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
+    loss: Loss | None = None,
     protocol: Name = "full",
     tuning: Tuning = _TUNING,
 ) -> Bundle | Plan | None:
@@ -99,7 +115,8 @@ def finetune(
         bundle: A pretrained encoder, or None to start from scratch.
         labels: Which labels are used.
         views: Augmentation.
-        protocol: Which weights learn: `full`, `linear`, `knn`, `light`, `partial`, `llrd`, `sawtooth`, `lora`, or `auto` for advice.
+        loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
+        protocol: Which weights learn; `auto` asks the advisor.
         tuning: Numbers of the protocols.
 
     Returns:
@@ -110,50 +127,40 @@ def finetune(
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
-    validation = _labelled(network, store, labels, labels.validation_split)
-    _check_shape(network, train[0], feed)
-    training.check_batch(feed.batch_size)
-    start = SCRATCH if bundle is None else start_from(network, bundle, store, feed.crops)
-    chosen, advice = _chosen(network, train, feed, start, run=run, seed=seed, protocol=protocol, tuning=tuning)
-    network = chosen.rebuilt(network, train, feed.crops, seed=seed)
-    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, protocol=chosen)
+    network.outputs = outputs_of(labels.named, network)
+    _check_settings(network, feed, training, loss)
+    train, validation = _cases(network, store, feed, labels, seed=seed)
+    begun = begin(network, train, feed.crops, store, bundle=bundle, protocol=protocol, tuning=tuning, run=run, seed=seed)
+    weights = _fit(begun, train, feed, training, run=run, seed=seed, views=views, loss=loss)
     if not isinstance(weights, dict):
         return weights
-    network = with_weights(network, chosen.plain(weights), "network")
+    network = with_weights(begun.network, begun.protocol.plain(weights), "network")
     made = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
-    trained = replace(
-        _locked(network, validation, store, feed, labels),
-        training={**made, **start.facts, **advice, "protocol": chosen.facts(), "steps": training.steps if chosen.learns else 0},
-        lineage=start.lineage,
-        seen=_seen(store, train, validation, start.seen),
-    )
+    seen = _seen(store, train, validation, begun.start.seen)
+    locked = _locked(network, validation, store, feed, labels)
+    trained = replace(locked, training={**made, **begun.facts}, lineage=begun.start.lineage, seen=seen)
     return trained.write(run.folder / "bundle", network, _card(trained))
 
 
-def _chosen(
-    network: Network, train: list[Case], feed: Feed, start: Start, *, run: Run, seed: int, protocol: Name, tuning: Tuning
-) -> tuple[Protocol, dict[str, object]]:
-    """The protocol of the run, and the advice behind it where it was asked for; validation and test patients are not looked at."""
-    advice: dict[str, object] = {}
-    if protocol == "auto":
-        given = advised(network, train, feed.crops, pretrained=start is not SCRATCH, seed=seed, run=run)
-        logger.info("advice: protocol %s. %s", given.protocol, given.reason)
-        protocol, advice = given.protocol, {"advice": asdict(given)}
-    chosen = tuning.protocol(protocol, objective=start.objective)
-    if chosen.freezes and start is SCRATCH:
-        logger.warning("protocol %s freezes an encoder that starts from no bundle: random weights, or those of another's file", chosen.name)
-    return chosen, advice
+def _cases(network: Network, store: Store, feed: Feed, labels: Labels, *, seed: int) -> tuple[list[Case], list[Case]]:
+    """The labelled scans of training and of validation, which fit the network."""
+    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
+    validation = _labelled(network, store, labels, labels.validation_split)
+    _check_shape(network, train[0], feed)
+    check_cases(network, train, split=labels.train_split)
+    return train, validation
 
 
 def _fit(
-    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, protocol: Protocol
+    begun: Beginning, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, loss: Loss | None = None
 ) -> Ended:
     """Train on labelled crops; nothing where the protocol trains nothing."""
+    network, protocol = begun.network, begun.protocol
     if not protocol.learns:
         return untrained(network, run)
     module_class = Segmenter if network.task == "segmentation" else Classifier
-    module = module_class(network, training, views=views, seed=seed, protocol=protocol)
+    balance = channel_weights(loss, network, train)
+    module = module_class(network, training, views=views, seed=seed, loss=loss, weights=balance, protocol=protocol)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
 
@@ -166,7 +173,8 @@ def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, 
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
-        class_names=labels.positive,
+        class_names=network.outputs.positive or labels.positive,
+        outputs=network.outputs,
         operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
         versions=versions(),
     )
@@ -181,14 +189,20 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
-    cases = load_cases(store, store.manifest.split(split), labels.positive)
-    usable = [case for case in cases if (case.known if network.task == "segmentation" else case.known or case.label >= 0)]
+    check_known(labels.named, store.manifest.split(split), needed=network.task == "classification")
+    cases = load_cases(store, store.manifest.split(split), classes=labels.named)
+    usable = [case for case in cases if is_usable(network, case)]
     if not usable:
         wanted = "lesion masks" if network.task == "segmentation" else "labels or lesion masks"
         raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")
     if len(usable) < len(cases):
         logger.warning("%d of %d scans of split %s have no label and are left out", len(cases) - len(usable), len(cases), split)
     return usable
+
+
+def _check_settings(network: Network, feed: Feed, training: Training, loss: Loss | None) -> None:
+    check_loss(loss, network, feed.crops)
+    training.check_batch(feed.batch_size)
 
 
 def _check_shape(network: Network, case: Case, feed: Feed) -> None:
@@ -198,20 +212,13 @@ def _check_shape(network: Network, case: Case, feed: Feed) -> None:
             f"the network takes {network.in_channels} channels in {network.spatial_dims}D, "
             f"the crops have {channels} in {feed.crops.spatial_dims}D; change in_channels, patch or crops"
         )
+    if not network.architecture().is_ours:
+        raise ConfigError(f"{type(network).__name__} is not of medssl, which reads no bundle that names foreign code; take MonaiNetwork")
+    check_crop(network, feed.crops.size)
 
 
 def _patients(cases: list[Case]) -> int:
     return len({case.row.patient for case in cases})
-
-
-def _how(training: dict[str, Any]) -> str:
-    """How weights were started and tuned, as lines of the card."""
-    numbers = ", ".join(f"{name} {value}" for name, value in training["protocol"].items() if name != "name")
-    lines = [f"- adapted: {what}" for what in training.get("adapted", [])]
-    lines.append(f"- protocol {training['protocol']['name']}" + (f" ({numbers})" if numbers else ""))
-    if "advice" in training:
-        lines.append(f"- this protocol was proposed: {training['advice']['reason']}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _card(bundle: Bundle) -> str:
@@ -224,7 +231,7 @@ def _card(bundle: Bundle) -> str:
     return (
         f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
         f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
-        f"- started from {origin}\n{_how(training)}- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
+        f"- started from {origin}\n{card_lines(training)}- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
         f"## Locked thresholds\n\n{points}\n\n"
         "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
         "diseases than those it was trained on may be scored wrongly.\n"

@@ -99,7 +99,7 @@ class Linear(Light):
         """The encoder with a linear head in place of the decoder of the configuration."""
         del cases, crops, seed
         encoder = encoder_of(network, self.name)
-        return network if network.task == "classification" else LinearSegmenter(encoder, classes=classes_of(network))
+        return network if network.task == "classification" else LinearSegmenter(encoder, classes=network.classes)
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,10 @@ class Knn(Protocol):
 
     def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
         """The encoder with the features of labelled scans in place of the head or decoder of the configuration."""
-        encoder, classes = encoder_of(network, self.name), classes_of(network)
-        known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=classes)
-        built = Neighbours(encoder, task=network.task, size=len(known.answers), classes=classes, neighbours=self.neighbours)
+        encoder = encoder_of(network, self.name)
+        known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=network.classes)
+        sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
+        built = Neighbours(encoder, task=network.task, bags=network.bags, **sizes)
         built.remember(known.features, known.answers)
         return built
 
@@ -235,11 +236,6 @@ def encoder_of(network: nn.Module, protocol: str) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"protocol {protocol} needs a network with an encoder, {type(network).__name__} has none; take protocol full")
     return encoder
-
-
-def classes_of(network: nn.Module) -> int:
-    """Output channels of a network."""
-    return int(getattr(network, "classes", 1))
 
 
 def _inside(network: nn.Module) -> frozenset[str]:

@@ -47,7 +47,9 @@ def test_without_a_bundle_or_an_encoder_everything_learns(store: Path) -> None:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_the_probe_answers_for_training_patients_and_has_an_interval(store: Path, task: str) -> None:
     cases = load_cases(Store(store), Store(store).manifest.split("train"))
-    probe = probed(ViT((4, 4), width=16, depth=1, heads=2), cases, Crops((16, 16)), task=task, seed=0)  # type: ignore[arg-type]
+    encoder = ViT((4, 4), width=16, depth=1, heads=2)
+    network = Classifier(encoder) if task == "classification" else ViTSegmenter(encoder)
+    probe = probed(network, encoder, cases, Crops((16, 16)), seed=0)
     assert probe is not None
     assert probe.patients == 2
     assert probe.auroc_ci95[0] <= probe.auroc <= probe.auroc_ci95[1]
@@ -56,7 +58,8 @@ def test_the_probe_answers_for_training_patients_and_has_an_interval(store: Path
 
 def test_one_patient_answers_no_probe(store: Path) -> None:
     cases = load_cases(Store(store), Store(store).manifest.split("train"))[:1]
-    assert probed(ViT((4, 4), width=16, depth=1, heads=2), cases, Crops((16, 16)), task="segmentation", seed=0) is None
+    network = ViTSegmenter(ViT((4, 4), width=16, depth=1, heads=2))
+    assert probed(network, network.encoder, cases, Crops((16, 16)), seed=0) is None
 
 
 def test_areas_of_drawn_patients_are_those_of_their_samples_repeated() -> None:
