@@ -346,7 +346,7 @@ def _train(command: str, arguments: list[str]) -> int:
     from medssl.training.launch import launch
     from medssl.training.plan import Plan
 
-    outcome = launch(command, arguments)
+    outcome = launch(command, arguments, finish=_write_out_of_fold)
     if isinstance(outcome, Bundle):
         _say(f"bundle {outcome.model_id} written")
     elif isinstance(outcome, Submitted):
@@ -354,6 +354,14 @@ def _train(command: str, arguments: list[str]) -> int:
     elif isinstance(outcome, Plan):
         _show_table(["plan", ""], outcome.rows())
     return 0
+
+
+def _write_out_of_fold(run: Path) -> None:
+    from medssl.scoring.out_of_fold import has_folds, write_out_of_fold
+
+    if has_folds(run):
+        write_out_of_fold(run)
+        _say(f"out-of-fold results in {run.name}/out_of_fold; medssl report {run.name}/out_of_fold gives cross-validated numbers")
 
 
 def _parse(parse: Callable[[list[str]], object], arguments: list[str], command: str) -> object:
