@@ -314,11 +314,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """Options as the parser wants them.
-
-    `--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and an option that may be given several times
-    as `--option+`, which adds to a list.
-    """
+    """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
     kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = {name for name, kind in kinds.items() if kind is bool}
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
