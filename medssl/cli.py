@@ -314,15 +314,11 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """Options as the parser wants them.
-
-    `--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and an option that may be given several times
-    as `--option+`, which adds to a list.
-    """
+    """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
     kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = {name for name, kind in kinds.items() if kind is bool}
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
-    named = [_added(_underscored(argument), lists) for argument in arguments]
+    named = [_underscored(argument, lists) for argument in arguments]
     following = [*named[1:], ""]
     return [
         f"{name}=true" if name in switches and after not in ("true", "false") else name
@@ -330,14 +326,12 @@ def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str
     ]
 
 
-def _added(argument: str, lists: Container[str]) -> str:
+def _underscored(argument: str, lists: Container[str]) -> str:
     name, equals, value = argument.partition("=")
-    return name + "+" + equals + value if name in lists else argument
-
-
-def _underscored(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+    if not name.startswith("--"):
+        return argument
+    name = "--" + name[2:].replace("-", "_")
+    return name + ("+" if name in lists else "") + equals + value
 
 
 def _train(command: str, arguments: list[str]) -> int:
