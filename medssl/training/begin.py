@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from medssl.data.dataset import Case, Crops
 from medssl.data.store import Store
@@ -81,18 +80,3 @@ def begin(
     rebuilt = chosen.rebuilt(network, cases, crops, seed=seed)
     rebuilt.outputs = network.outputs
     return Beginning(rebuilt, start, chosen, advice)
-
-
-def card_lines(training: dict[str, Any]) -> str:
-    """How weights were started and tuned, as lines of a model card.
-
-    Args:
-        training: Facts of a bundle.
-    """
-    protocol = training["protocol"]
-    numbers = ", ".join(f"{name} {value}" for name, value in protocol.items() if name != "name")
-    lines = [f"- adapted: {what}" for what in training.get("adapted", [])]
-    lines.append(f"- protocol {protocol['name']}" + (f" ({numbers})" if numbers else ""))
-    if "advice" in training:
-        lines.append(f"- this protocol was proposed: {training['advice']['reason']}")
-    return "".join(f"{line}\n" for line in lines)
