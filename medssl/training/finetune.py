@@ -139,16 +139,14 @@ def finetune(
     network.outputs = outputs_of(labels.named, network)
     check_loss(loss, network, feed.crops)
     training.check_batch(feed.batch_size)
-    learn = partial(
-        _learn, feed=feed, training=training, seed=seed, origin=bundle, labels=labels, views=views, loss=loss, selection=selection
-    )
+    about = {"feed": feed, "training": training, "seed": seed, "labels": labels}
+    learn = partial(_learn, **about, origin=bundle, views=views, loss=loss, selection=selection)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
         return learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    together = partial(_together, feed=feed, training=training, seed=seed, labels=labels)
-    return cross_validate(parts, network, run, training, learn, together)
+    return cross_validate(parts, network, run, training, learn, partial(_together, **about))
 
 
 def _learn(

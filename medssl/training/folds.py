@@ -160,7 +160,7 @@ def cross_validate(
         together: Makes one bundle of all.
 
     Returns:
-        The bundle of all folds, or of the last one that was run while some are missing; the plan of one fold where the run is for that alone;
+        The bundle of all folds, or of the last one that was run while some are missing; the plan of one fold where that is all;
         None on processes that help.
 
     Raises:
