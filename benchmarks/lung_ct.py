@@ -17,7 +17,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from data_prep.lung_ct import find
 from medssl.assets import asset
 from medssl.data.dataset import load_cases
 from medssl.data.leakage import Guard, Leakage
-from medssl.data.manifest import Manifest, name_rows
+from medssl.data.manifest import Manifest, ManifestRow, name_rows
 from medssl.data.prepare import prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
@@ -47,8 +47,8 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lung_ct"
 Scores = Mapping[str, float]
 
 
-def open_store(data: Path, work: Path) -> Store:
-    """The store, split once, nearly equal images in one split."""
+def open_store(find: Callable[[Path], Iterable[ManifestRow]], data: Path, work: Path) -> Store:
+    """The store of a data set, split once, nearly equal images in one split."""
     table = work / "images.csv"
     if not table.is_file():
         Manifest(tuple(name_rows(find(data)))).write(table)
@@ -130,17 +130,15 @@ def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]
     names = ("auroc", "sensitivity", "specificity")
     lines = ["| arm | AUROC | sensitivity | specificity | seconds of training |", "|---|--:|--:|--:|--:|"]
     for arm, metrics in found.items():
-        cells = [" ".join(filter(None, (_number(metrics[name]), _interval(metrics[name])))) for name in names]
+        cells = [cell(metrics[name]) for name in names]
         lines.append(f"| {arm} | {' | '.join(cells)} | {seconds[arm]:.0f} |")
     return lines
 
 
-def _number(metric: Metric) -> str:
-    return "-" if metric.value is None else f"{metric.value:.3f}"
-
-
-def _interval(metric: Metric) -> str:
-    return "" if metric.ci95 is None else f"({metric.ci95[0]:.3f} to {metric.ci95[1]:.3f})"
+def cell(metric: Metric) -> str:
+    """A number and its interval."""
+    interval = "" if metric.ci95 is None else f" ({metric.ci95[0]:.3f} to {metric.ci95[1]:.3f})"
+    return "-" if metric.value is None else f"{metric.value:.3f}{interval}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"no images of IQ-OTH/NCCD at {given.data.name}; give their folder with --data")
         return
     given.work.mkdir(parents=True, exist_ok=True)
-    compare(open_store(given.data, given.work), given.work, given.steps)
+    compare(open_store(find, given.data, given.work), given.work, given.steps)
 
 
 def compare(store: Store, work: Path, steps: int) -> None:

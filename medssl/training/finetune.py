@@ -24,7 +24,7 @@ from medssl.models.inference import Window
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
 from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
-from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
+from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
@@ -136,8 +136,7 @@ def finetune(
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    network.outputs = outputs_of(labels.named, network)
-    check_loss(loss, network, feed.crops)
+    tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
     about = {"feed": feed, "training": training, "seed": seed, "labels": labels}
     learn = partial(_learn, **about, origin=bundle, views=views, loss=loss, selection=selection)
