@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,102 +138,89 @@ def finetune(
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
-    about = {"feed": feed, "training": training, "seed": seed, "labels": labels}
-    learn = partial(_learn, **about, origin=bundle, views=views, loss=loss, selection=selection)
+    recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
-        return learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
+        return recipe.learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    return cross_validate(parts, network, run, training, learn, partial(_together, **about))
+    return cross_validate(parts, network, run, training, recipe.learn, recipe.together)
 
 
-def _learn(
-    network: Network,
-    run: Run,
-    part: Part,
-    *,
-    feed: Feed,
-    training: Training,
-    seed: int,
-    origin: Path | None,
-    labels: Labels,
-    views: Augment,
-    loss: Loss | None,
-    selection: Selection,
-) -> Bundle | Plan | None:
-    """Train on one part of the scans, lock the thresholds on another, write the bundle."""
-    store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
-    _check_shape(network, train[0], feed)
-    check_cases(network, train, split=labels.train_split)
-    lineage, before = ((), {}) if origin is None else start_from(network, origin, store)
-    keeper = Keeper(selection, part.selecting, _window(feed, selection), training, seed=seed)
-    weights = keeper.kept(_fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss, keeper=keeper))
-    if not isinstance(weights, dict):
-        return weights
-    network = with_weights(network, weights, "network")
-    scored = score_cases(network, part.held, _window(feed, selection))
-    if part.outputs is not None:
-        for one in scored:
-            write_output(part.outputs, one.case.row.scan_id, one.channels)
-    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
-    trained = replace(
-        _locked(network, scored, store, _window(feed, selection), labels),
-        training={**found, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)},
-        lineage=lineage,
-        seen=_seen(store, train, [*part.held, *_others(part.selecting, part.held)], before),
-    )
-    return trained.write(run.folder / "bundle", network, card(trained))
+@dataclass(frozen=True)
+class _Recipe:
+    """What networks of one run, such as those of its folds, have in common; the arguments of `finetune`."""
 
+    feed: Feed
+    training: Training
+    seed: int
+    origin: Path | None
+    labels: Labels
+    views: Augment
+    loss: Loss | None
+    selection: Selection
 
-def _together(parts: Parts, run: Run, *, feed: Feed, training: Training, seed: int, labels: Labels) -> Bundle:
-    """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
-    store, (bundles, networks) = Store(feed.store), zip(*members(parts, run), strict=True)
-    ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
-    scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
-    cases = [one.case for one in scored]
-    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(cases), scans=len(cases))
-    found |= {
-        "folds": parts.facts(),
-        "data": data_facts(cross_validation=cases),
-        "selection": [one.training["selection"] for one in bundles],
-    }
-    trained = replace(
-        _locked(ensemble, scored, store, bundles[0].window, labels, chosen_on=OUT_OF_FOLD),
-        training={**bundles[0].training, **found},
-        lineage=bundles[0].lineage,
-        seen=merged_all(bundle.seen for bundle in bundles),
-    )
-    return trained.write(run.folder / "bundle", ensemble, card(trained))
+    @property
+    def window(self) -> Window:
+        """How networks look at scans."""
+        return Window(self.feed.crops.size, self.feed.crops.context, flips=self.selection.flips)
 
+    def learn(self, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
+        """Train on one part of the scans, lock the thresholds on another, write the bundle."""
+        store, train = Store(self.feed.store), self.labels.drawn(part.train, seed=self.seed)
+        _check_shape(network, train[0], self.feed)
+        check_cases(network, train, split=self.labels.train_split)
+        lineage, before = ((), {}) if self.origin is None else start_from(network, self.origin, store)
+        keeper = Keeper(self.selection, part.selecting, self.window, self.training, seed=self.seed)
+        weights = keeper.kept(self._fit(network, train, run, keeper))
+        if not isinstance(weights, dict):
+            return weights
+        network = with_weights(network, weights, "network")
+        scored = score_cases(network, part.held, self.window)
+        if part.outputs is not None:
+            for one in scored:
+                write_output(part.outputs, one.case.row.scan_id, one.channels)
+        data = data_facts(training=train, validation=part.held)
+        trained = replace(
+            _locked(network, scored, store, self.window, self.labels),
+            training={**self._facts(run, store, train), "selection": keeper.facts(), "data": data},
+            lineage=lineage,
+            seen=_seen(store, train, [*part.held, *_others(part.selecting, part.held)], before),
+        )
+        return trained.write(run.folder / "bundle", network, card(trained))
 
-def _window(feed: Feed, selection: Selection) -> Window:
-    return Window(feed.crops.size, feed.crops.context, flips=selection.flips)
+    def together(self, parts: Parts, run: Run) -> Bundle:
+        """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
+        store, (bundles, networks) = Store(self.feed.store), zip(*members(parts, run), strict=True)
+        ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
+        scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
+        cases = [one.case for one in scored]
+        selections = [bundle.training["selection"] for bundle in bundles]
+        found = {"folds": parts.facts(), "selection": selections, "data": data_facts(cross_validation=cases)}
+        trained = replace(
+            _locked(ensemble, scored, store, self.window, self.labels, chosen_on=OUT_OF_FOLD),
+            training={**bundles[0].training, **self._facts(run, store, cases), **found},
+            lineage=bundles[0].lineage,
+            seen=merged_all(bundle.seen for bundle in bundles),
+        )
+        return trained.write(run.folder / "bundle", ensemble, card(trained))
+
+    def _facts(self, run: Run, store: Store, cases: list[Case]) -> dict[str, object]:
+        manifest, patients = store.manifest.digest(), _patients(cases)
+        return facts(run, self.training, seed=self.seed, manifest=manifest, patients=patients, scans=len(cases))
+
+    def _fit(self, network: Network, train: list[Case], run: Run, keeper: Keeper) -> Ended:
+        """Train on labelled crops."""
+        module_class = Segmenter if network.task == "segmentation" else Classifier
+        balance = channel_weights(self.loss, network, train)
+        module = module_class(network, self.training, views=self.views, seed=self.seed, loss=self.loss, weights=balance)
+        loader = self.feed.labelled(train, steps=self.training.steps, seed=self.seed, done=run.done, parts=self.training.accumulate)
+        return fit(module, self.training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks)
 
 
 def _others(cases: list[Case], than: list[Case]) -> list[Case]:
     known = {case.row.scan_id for case in than}
     return [case for case in cases if case.row.scan_id not in known]
-
-
-def _fit(
-    network: Network,
-    train: list[Case],
-    feed: Feed,
-    training: Training,
-    *,
-    run: Run,
-    seed: int,
-    views: Augment,
-    loss: Loss | None,
-    keeper: Keeper,
-) -> Ended:
-    """Train on labelled crops."""
-    module_class = Segmenter if network.task == "segmentation" else Classifier
-    balance = channel_weights(loss, network, train)
-    module = module_class(network, training, views=views, seed=seed, loss=loss, weights=balance)
-    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks)
 
 
 def _locked(
