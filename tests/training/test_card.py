@@ -39,7 +39,7 @@ def test_the_looks_of_a_selection_are_listed(bundle: Bundle) -> None:
 def test_protocol_and_loss_are_said_where_the_run_recorded_them(bundle: Bundle) -> None:
     facts = {"protocol": {"name": "lora", "rank": 4}, "config": {"loss": {"class_path": "Focal", "init_args": {"gamma": 2.0}}}}
     text = card(replace(bundle, training={**bundle.training, **facts}))
-    assert "- protocol: name lora, rank 4" in text
+    assert "- protocol lora (rank 4)" in text
     assert "- loss: class_path Focal, init_args gamma 2.0" in text
 
 

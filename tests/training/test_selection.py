@@ -1,5 +1,6 @@
 """Which weights a run keeps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medssl.models.bundle import Bundle
 from medssl.training.launch import launch_finetune
 from medssl.training.lesions import LesionModule
 from medssl.training.selection import Look, Selection, Selector
+from medssl.training.validation import measure, score_cases
 
 KEEP = ["--selection.metric", "dice", "--selection.every_steps", "1", "--selection.average", "0.9"]
 
@@ -102,6 +104,18 @@ def test_looking_changes_nothing_in_training(tmp_path: Path, scratch: list[str])
     launch_finetune([*scratch, *KEEP[:4], "--out", str(tmp_path / "looked")])
     states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in ("plain", "looked")]
     assert all(states[0][name].equal(tensor) for name, tensor in states[1].items())
+
+
+def test_adapters_are_looked_at_as_the_network_that_is_written(tmp_path: Path, scratch: list[str]) -> None:
+    encoder = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
+    network = {"class_path": "medssl.models.decoder.ViTSegmenter", "init_args": {"encoder": encoder}}
+    arguments = [*scratch, "--network", json.dumps(network), "--protocol", "lora", *KEEP[:2], "--selection.every_steps", "4"]
+    bundle = launch_finetune([*arguments, "--out", str(tmp_path / "run")])
+    found = bundle.training["selection"]
+    assert isinstance(found, dict)
+    looked_at = cases(tmp_path / "store")
+    network_of_bundle = bundle.load(tmp_path / "run" / "bundle")
+    assert measure(score_cases(network_of_bundle, looked_at, bundle.window), "dice") == found["value"]  # type: ignore[arg-type]
 
 
 def test_mirror_axes_are_part_of_the_bundle(tmp_path: Path, scratch: list[str]) -> None:
