@@ -82,7 +82,7 @@ def _lock(record: Mapping[str, Any]) -> Iterator[str]:
         yield "It is not known when the operating point was chosen, so it may have been chosen after seeing these scans."
     elif begun is not None and locked > begun:
         yield "The operating point is newer than these scores: its rates are no independent test."
-    if point.get("chosen_on") not in (None, "validation"):
+    if point.get("chosen_on") not in (None, "validation", "out-of-fold scores"):
         yield f"The operating point was chosen on {point['chosen_on']}, not on validation."
 
 
