@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,29 @@ import numpy as np
 from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.seen import Seen, merged, record
+from medssl.data.held_out import write_output
+from medssl.data.seen import Seen, merged, merged_all, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
+from medssl.evaluation.operating_point import parse_rule
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
+from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window
+from medssl.training.begin import Beginning, begin
+from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
-from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
+from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
+from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
-from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
+from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
 from medssl.training.segmenter import Segmenter
+from medssl.training.selection import Keeper, Selection
 from medssl.training.settings import Training
-from medssl.training.start import start_from
-from medssl.training.validation import operating_points, score_cases
+from medssl.training.tuning import Name, Tuning
+from medssl.training.validation import Scored, calibration, operating_points, score_cases
 from medssl.views.augment import Augment
 
 logger = logging.getLogger(__name__)
@@ -38,7 +45,8 @@ class Labels:
 
     Args:
         positive: Class names that count as positive; empty for every class but the usual names of "nothing there".
-        rule: Rule of the operating point on validation scans.
+        rule: Rule of the operating point on validation scans, see `medssl.evaluation.operating_point.choose`.
+        calibrate: Fit a temperature of the scores of slices and scans on validation scans, before thresholds are chosen.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
@@ -47,7 +55,7 @@ class Labels:
         mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: Fewer than one patient, or classes that contradict themselves.
+        ConfigError: Fewer than one patient, an unknown rule, or classes that contradict themselves.
     """
 
     positive: tuple[str, ...] = ()
@@ -58,6 +66,7 @@ class Labels:
     classes: tuple[str, ...] = ()
     multi_label: bool = False
     mask_values: tuple[int, ...] = ()
+    calibrate: bool = True
 
     @cached_property
     def named(self) -> Classes:
@@ -66,6 +75,7 @@ class Labels:
 
     def __post_init__(self) -> None:
         _ = self.named
+        parse_rule(self.rule)
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
 
@@ -86,6 +96,29 @@ class Labels:
 
 _LABELS = Labels()
 _VIEWS = Augment()
+_SELECTION = Selection()
+_TUNING = Tuning()
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What all folds of a run share, see `finetune`."""
+
+    feed: Feed
+    training: Training
+    seed: int
+    origin: Path | None
+    labels: Labels
+    views: Augment
+    loss: Loss | None
+    selection: Selection
+    protocol: Name
+    tuning: Tuning
+
+    @property
+    def window(self) -> Window:
+        """How the network looks at whole scans."""
+        return Window(self.feed.crops.size, self.feed.crops.context, flips=self.selection.flips)
 
 
 def finetune(
@@ -99,6 +132,10 @@ def finetune(
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
     loss: Loss | None = None,
+    selection: Selection = _SELECTION,
+    folds: Folds | None = None,
+    protocol: Name = "full",
+    tuning: Tuning = _TUNING,
 ) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
@@ -112,60 +149,111 @@ def finetune(
         labels: Which labels are used.
         views: Augmentation.
         loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
+        selection: Which weights are kept, and how they look at scans.
+        folds: A cross-validation whose members make one bundle; null takes the splits of the store.
+        protocol: Which weights learn; `auto` asks the advisor.
+        tuning: Numbers of the protocols.
 
     Returns:
-        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone. With folds see
+        `medssl.training.folds.cross_validate`.
 
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    network.outputs = outputs_of(labels.named, network)
-    check_loss(loss, network, feed.crops)
-    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
-    validation = _labelled(network, store, labels, labels.validation_split)
+    tell_apart(network, labels.named, loss, feed.crops)
+    training.check_batch(feed.batch_size)
+    recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
+    if folds is None:
+        validation = _labelled(network, store, labels, labels.validation_split)
+        return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
+    cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
+    parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
+    return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
+
+
+def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
+    """Train on one part of the scans, lock the thresholds on another, write the bundle."""
+    feed, labels, seed = recipe.feed, recipe.labels, recipe.seed
+    store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
     check_cases(network, train, split=labels.train_split)
-    training.check_batch(feed.batch_size)
-    lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss)
+    begun = begin(
+        network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
+    )
+    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed)
+    weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
-    network = with_weights(network, weights, "network")
+    network = with_weights(begun.network, begun.protocol.plain(weights), "network")
+    scored = score_cases(network, part.held, recipe.window)
+    if part.outputs is not None:
+        for one in scored:
+            write_output(part.outputs, one.case.row.scan_id, one.channels)
+    found = facts(run, recipe.training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
+    found |= {**begun.facts, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)}
+    seen = _seen(store, train, [*part.held, *_others(part.selecting, part.held)], begun.start.seen)
+    trained = replace(_locked(recipe, network, scored, store), training=found, lineage=begun.start.lineage, seen=seen)
+    return trained.write(run.folder / "bundle", network, card(trained))
+
+
+def _together(recipe: _Recipe, parts: Parts, run: Run) -> Bundle:
+    """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
+    store, (bundles, networks) = Store(recipe.feed.store), zip(*members(parts, run), strict=True)
+    ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
+    scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
+    cases = [one.case for one in scored]
+    digest = store.manifest.digest()
+    found = facts(run, recipe.training, seed=recipe.seed, manifest=digest, patients=_patients(cases), scans=len(cases))
+    found |= {
+        "folds": parts.facts(),
+        "data": data_facts(cross_validation=cases),
+        "selection": [one.training["selection"] for one in bundles],
+    }
     trained = replace(
-        _locked(network, validation, store, feed, labels),
-        training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
-        lineage=lineage,
-        seen=_seen(store, train, validation, before),
+        _locked(recipe, ensemble, scored, store, chosen_on=OUT_OF_FOLD),
+        training={**bundles[0].training, **found},
+        lineage=bundles[0].lineage,
+        seen=merged_all(bundle.seen for bundle in bundles),
     )
-    return trained.write(run.folder / "bundle", network, _card(trained))
+    return trained.write(run.folder / "bundle", ensemble, card(trained))
 
 
-def _fit(
-    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, loss: Loss | None = None
-) -> Ended:
-    """Train on labelled crops."""
+def _others(cases: list[Case], than: list[Case]) -> list[Case]:
+    known = {case.row.scan_id for case in than}
+    return [case for case in cases if case.row.scan_id not in known]
+
+
+def _fit(recipe: _Recipe, begun: Beginning, train: list[Case], run: Run, keeper: Keeper) -> Ended:
+    """Train on labelled crops, and the weights that are kept; those of the start where the protocol trains nothing."""
+    network, protocol, training = begun.network, begun.protocol, recipe.training
+    if not protocol.learns:
+        return untrained(network, run)
     module_class = Segmenter if network.task == "segmentation" else Classifier
-    balance = channel_weights(loss, network, train)
-    module = module_class(network, training, views=views, seed=seed, loss=loss, weights=balance)
-    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
+    balance = channel_weights(recipe.loss, network, train)
+    module = module_class(network, training, views=recipe.views, seed=recipe.seed, loss=recipe.loss, weights=balance, protocol=protocol)
+    loader = recipe.feed.labelled(train, steps=training.steps, seed=recipe.seed, done=run.done, parts=training.accumulate)
+    return keeper.kept(fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks))
 
 
-def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, labels: Labels) -> Bundle:
-    """The trained network described, with its thresholds locked on validation scans."""
-    window = Window(feed.crops.size, feed.crops.context)
-    return Bundle(
+def _locked(recipe: _Recipe, network: Network, scored: list[Scored], store: Store, *, chosen_on: str = "validation") -> Bundle:
+    """The trained network described, with its calibration and its thresholds locked on scans that it did not learn from."""
+    labels = recipe.labels
+    bundle = Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
-        window=window,
+        window=recipe.window,
         class_names=network.outputs.positive or labels.positive,
         outputs=network.outputs,
-        operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
+        calibration=calibration(scored) if labels.calibrate else {},
         versions=versions(),
     )
+    temperatures = {unit: bundle.temperature(unit) for unit in bundle.calibration}
+    points = operating_points(scored, rule=labels.rule, temperatures=temperatures, chosen_on=chosen_on)
+    return replace(bundle, operating_points=points)
 
 
 def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:
@@ -202,20 +290,3 @@ def _check_shape(network: Network, case: Case, feed: Feed) -> None:
 
 def _patients(cases: list[Case]) -> int:
     return len({case.row.patient for case in cases})
-
-
-def _card(bundle: Bundle) -> str:
-    training = bundle.training
-    points = "\n".join(
-        f"- {unit}: {np.round(float(str(point['threshold'])), 4)} ({point['rule']}, chosen on {point['n']} {unit}s of validation)"
-        for unit, point in bundle.operating_points.items()
-    )
-    origin = f"encoder {bundle.lineage[0]}" if bundle.lineage else "random weights (from scratch)"
-    return (
-        f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
-        f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
-        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
-        f"## Locked thresholds\n\n{points}\n\n"
-        "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
-        "diseases than those it was trained on may be scored wrongly.\n"
-    )
