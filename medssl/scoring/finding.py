@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 Triple = tuple[float, float, float]
+Corners = tuple[Triple, Triple]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class LesionFinding:
         volume_ml: Volume in millilitres (nominal where the scan has no geometry).
         voxels: Number of voxels.
         score: Highest probability inside, 0 to 1.
+        box_voxel: Lower and upper corner of the bounding box in voxel indices of the maps; voxel i reaches from i - 0.5 to i + 0.5. None in
+            findings of older versions.
+        box_mm: The same two corners, RAS+ millimetres.
     """
 
     centre_mm: Triple
@@ -25,6 +29,8 @@ class LesionFinding:
     volume_ml: float
     voxels: int
     score: float
+    box_voxel: Corners | None = None
+    box_mm: Corners | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Finding:
                 volume_ml=lesion["volume_ml"],
                 voxels=lesion["voxels"],
                 score=lesion["score"],
+                box_voxel=_corners(lesion.get("box_voxel")),
+                box_mm=_corners(lesion.get("box_mm")),
             )
             for lesion in fields["lesions"]
         )
@@ -107,3 +115,7 @@ class Finding:
             "model_id": self.model_id,
             "warnings": ";".join(self.warnings),
         }
+
+
+def _corners(values: list[list[float]] | None) -> Corners | None:
+    return None if values is None else tuple(map(tuple, values))  # type: ignore[return-value]

@@ -238,12 +238,12 @@ def _fitted(traits: Traits, task: str, dims: Literal[2, 3], width: int, memory_g
     """The largest crop of one width that fits, with its scales, width, batch and bytes."""
     shape, spacing = np.array(traits.shape[:dims]), traits.spacing_mm[:dims]
     start = np.minimum(shape, _LARGEST[dims])
-    scales = topology(start, spacing)
+    scales = topology(start.tolist(), spacing)
     size = _rounded(start, scales.multiple)
     channels = traits.channels * (3 if dims == 2 and traits.shape[2] > 2 else 1)
     budget = memory_gb * 1e9 / _MARGIN
     while True:
-        scales = topology(size, spacing)
+        scales = topology(size.tolist(), spacing)
         size = _rounded(size, scales.multiple)
         cost = footprint(partial(network_of, task, scales, channels, width), size.tolist())
         if cost.total(_LEAST_BATCH[dims]) <= budget:

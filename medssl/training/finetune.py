@@ -12,11 +12,15 @@ from medssl.data.feed import Feed
 from medssl.data.seen import Seen, merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
+from medssl.evaluation.lesion_point import check_rule
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
+from medssl.training.detector import Detector
+from medssl.training.lesion_point import lesion_point
+from medssl.training.lesions import LesionModule
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
@@ -35,6 +39,7 @@ class Labels:
     Args:
         positive: Class names that count as positive; empty for every class but the usual names of "nothing there".
         rule: Rule of the operating point on validation scans.
+        lesion_rule: Rule of the score from which a detector's mark is a lesion: `f1`, or `fp <= 1` for so many false positives a scan.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
@@ -45,11 +50,13 @@ class Labels:
 
     positive: tuple[str, ...] = ()
     rule: str = "youden midway"
+    lesion_rule: str = "f1"
     train_split: str = "train"
     validation_split: str = "val"
     patients: int | None = None
 
     def __post_init__(self) -> None:
+        check_rule(self.lesion_rule)
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
 
@@ -69,6 +76,7 @@ class Labels:
 
 
 _LABELS = Labels()
+MODULES: dict[str, type[LesionModule]] = {"segmentation": Segmenter, "classification": Classifier, "detection": Detector}
 _VIEWS = Augment()
 
 
@@ -123,8 +131,7 @@ def finetune(
 
 def _fit(network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment) -> Ended:
     """Train on labelled crops."""
-    module_class = Segmenter if network.task == "segmentation" else Classifier
-    module = module_class(network, training, views=views, seed=seed)
+    module = MODULES[network.task](network, training, views=views, seed=seed)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
 
@@ -132,13 +139,14 @@ def _fit(network: Network, train: list[Case], feed: Feed, training: Training, *,
 def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, labels: Labels) -> Bundle:
     """The trained network described, with its thresholds locked on validation scans."""
     window = Window(feed.crops.size, feed.crops.context)
+    scored = score_cases(network, validation, window)
     return Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
         class_names=labels.positive,
-        operating_points=operating_points(score_cases(network, validation, window), rule=labels.rule),
+        operating_points=operating_points(scored, rule=labels.rule) | lesion_point(scored, rule=labels.lesion_rule),
         versions=versions(),
     )
 
@@ -153,9 +161,9 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
     cases = load_cases(store, store.manifest.split(split), labels.positive)
-    usable = [case for case in cases if (case.known if network.task == "segmentation" else case.known or case.label >= 0)]
+    usable = [case for case in cases if (case.known or case.label >= 0 if network.task == "classification" else case.known)]
     if not usable:
-        wanted = "lesion masks" if network.task == "segmentation" else "labels or lesion masks"
+        wanted = "labels or lesion masks" if network.task == "classification" else "lesion masks"
         raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")
     if len(usable) < len(cases):
         logger.warning("%d of %d scans of split %s have no label and are left out", len(cases) - len(usable), len(cases), split)

@@ -15,6 +15,7 @@ from medssl.data.dataset import Case
 from medssl.data.store import decode
 from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
+from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import Window, probabilities, slice_scores
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,13 @@ class Scored:
         case: The scan.
         probability: (I, J, K) of a segmenter, None of a classifier.
         slices: (K,) scores; one number for a classifier of volumes.
+        found: Lesions of a detector, None of other networks.
     """
 
     case: Case
     probability: NDArray[np.float32] | None
     slices: NDArray[np.float32]
+    found: tuple[Box, ...] | None = None
 
 
 def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list[Scored]:
@@ -47,6 +50,9 @@ def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list
 
 
 def _score(network: Network, case: Case, window: Window, device: torch.device) -> Scored:
+    if network.task == "detection":
+        found = detections(network, torch.from_numpy(decode(case.image)).to(device), window)
+        return Scored(case, None, slice_heights(found, case.shape[3]), tuple(found))
     output = probabilities(network, torch.from_numpy(decode(case.image)).to(device), window)
     if network.task == "classification":
         return Scored(case, None, output.numpy())
