@@ -26,8 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -q -e '.[app,dicom,dev]' -c constraints.txt
 	touch $@
 
-demo: setup ## the whole flow in one go, on a generated cohort or on DATA=folder
-	$(BIN)/medssl demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
+demo: setup ## the whole flow in one go, on a generated cohort or on DATA=folder (KEEP_TOGETHER=1: equal scans in one split)
+	$(BIN)/medssl demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(KEEP_TOGETHER),--keep-together)
 
 test: setup lint ## what CI runs: lint, then every test
 	$(BIN)/python -m pytest
@@ -47,7 +47,7 @@ app: setup ## open the app on RESULTS=folder
 	$(BIN)/medssl review "$(RESULTS)"
 
 bench: setup ## run every benchmark, one after the other
-	@set -e; for file in $(filter-out %/__init__.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for file in $(filter-out %/__init__.py %/peers.py,$(wildcard benchmarks/*.py)); do \
 		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
 	done
 

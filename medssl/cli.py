@@ -37,17 +37,20 @@ COMMANDS = {
 }
 
 
-def demo(*, data: Path | None = None, out: Path = Path("demo-run"), preset: Literal["auto", "smoke"] = "auto") -> int:
+def demo(
+    *, data: Path | None = None, out: Path = Path("demo-run"), preset: Literal["auto", "smoke"] = "auto", keep_together: bool = False
+) -> int:
     """The whole flow: prepare, pretrain, fine-tune, evaluate, score.
 
     Args:
         data: Folder of real scans; a cohort is generated without it.
         out: Where everything goes.
         preset: `smoke` runs everything in seconds, to see that it runs.
+        keep_together: Draw patients with equal or nearly equal scans into one split, instead of stopping with the pairs.
     """
     from medssl.demo import run_demo
 
-    for line in run_demo(out, data=data, preset=preset):
+    for line in run_demo(out, data=data, preset=preset, keep_together=keep_together):
         _say(line)
     return 0
 
@@ -210,7 +213,7 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
     return 0
 
 
-def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> int:
+def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robustness: bool = False, scans: int | None = None) -> int:
     """Score a split of a store and write the report.
 
     Args:
@@ -218,13 +221,21 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test") -> in
         store: What `medssl prepare` wrote.
         out: Results folder with metrics.json and report.html.
         split: Which scans; `all` for a store that shares nothing with training.
+        robustness: Score them damaged and repeated too (docs/robustness.md); it says how long that takes.
+        scans: At most so many scans for that, drawn by patient.
     """
     from medssl.data.store import Store
     from medssl.report.write import write_report
     from medssl.scoring.folder import score_split
     from medssl.scoring.predictor import Predictor
+    from medssl.scoring.robustness import score_robustness
 
-    score_split(Predictor(bundle), Store(store), split, out)
+    if scans is not None and (scans < 1 or not robustness):
+        raise UsageError(f"--scans takes a number from 1 on and goes with --robustness, got {scans}")
+    predictor, prepared = Predictor(bundle), Store(store)
+    score_split(predictor, prepared, split, out)
+    if robustness:
+        score_robustness(predictor, prepared, split, out, scans=scans)
     write_report(out, out)
     _say(f"report: {out / 'report.html'}")
     return 0

@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 
 from medssl.assets import asset
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
 from medssl.data.manifest import ManifestRow
-from medssl.data.prepare import prepare, read_row
+from medssl.data.prepare import Guard, prepare, read_row
 from medssl.data.store import Store
 from medssl.errors import ConflictError
 from medssl.report.write import write_report
@@ -27,13 +27,14 @@ logger = logging.getLogger(__name__)
 Config = dict[str, Any]
 
 
-def run_demo(out: Path, *, data: Path | None, preset: Literal["auto", "smoke"]) -> Iterator[str]:
+def run_demo(out: Path, *, data: Path | None, preset: Literal["auto", "smoke"], keep_together: bool = False) -> Iterator[str]:
     """Run every stage; yields what to tell the user.
 
     Args:
         out: `cohort`, `store`, `pretrain`, `finetune`, `evaluation` and `results` go here.
         data: Folder of real scans, None for a generated cohort.
         preset: `smoke` for seconds instead of minutes.
+        keep_together: Patients with equal or nearly equal scans go into one split, instead of stopping with the pairs.
 
     Raises:
         ConflictError: `out` holds a demo already.
@@ -43,7 +44,7 @@ def run_demo(out: Path, *, data: Path | None, preset: Literal["auto", "smoke"]) 
     start = time.monotonic()
     config = _preset(preset, real=data is not None)
     folder = data or _cohort(out / "cohort", config["cohort"])
-    manifest, rejected = prepare(folder, out / "store", seed=config["seed"])
+    manifest, rejected = prepare(folder, out / "store", seed=config["seed"], guard=Guard(keep_together=keep_together))
     yield f"[{_clock(start)}] {len(manifest.rows)} scans of {len({row.patient for row in manifest.rows})} patients, {rejected} left out"
     yield from _train(out, config)
     yield f"[{_clock(start)}] pretrained and fine-tuned; evaluating the test patients"

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from medssl.cli import main
+from medssl.data.leakage import Guard
+from medssl.errors import ConflictError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -72,3 +74,15 @@ def test_nothing_names_a_path_of_this_machine(demo: Path) -> None:
 
 def test_a_demo_is_never_overwritten(demo: Path) -> None:
     assert main(["demo", "--preset", "smoke", "--out", str(demo)]) == 3
+
+
+def test_equal_scans_are_kept_together_where_a_demo_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def stop(*_: object, guard: Guard, **__: object) -> None:
+        asked.append(guard.keep_together)
+        raise ConflictError("stopped")
+
+    monkeypatch.setattr("medssl.demo.prepare", stop)
+    assert main(["demo", "--data", str(tmp_path), "--keep-together", "--out", str(tmp_path / "run")]) == ConflictError.exit_code
+    assert asked == [True]

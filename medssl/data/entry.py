@@ -14,7 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.data.files import Bytes, read_sealed, seal, write_whole
+from medssl.data.masks import Bits
 from medssl.data.preprocess import Preprocess
+
+__all__ = [
+    "FORMAT",
+    "Array",
+    "Bits",
+    "Entry",
+    "Part",
+    "Stored",
+    "decode",
+    "encode",
+    "entry_key",
+    "entry_path",
+    "remove_entry",
+    "write_entry",
+]
 
 FORMAT = 3
 _THICK = 2.0  # slices more than this many times as far apart as pixels are read one by one
@@ -46,6 +62,8 @@ class Entry:
         present: Of each channel: whether there is anything in it; a sequence that a scan lacks is constant.
         image: The array of float16.
         lesion: The mask, None where there is none.
+        values: What a mask holds that tells classes apart; empty for lesion against none.
+        value_slices: Of each of these values: indices along K where it is.
     """
 
     key: str
@@ -58,6 +76,8 @@ class Entry:
     present: tuple[bool, ...]
     image: Part
     lesion: Part | None
+    values: tuple[int, ...] = ()
+    value_slices: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def read(cls, folder: Path, scan_id: str, key: str) -> "Entry | None":
@@ -77,6 +97,8 @@ class Entry:
             present=tuple(fields["present"]),
             image=Part(**fields["image"]),
             lesion=None if lesion is None else Part(**lesion),
+            values=tuple(fields.get("values", ())),
+            value_slices=tuple(map(tuple, fields.get("value_slices", ()))),
         )
 
     def path(self, folder: Path, kind: str) -> Path:
@@ -107,41 +129,13 @@ class Entry:
 
     def bits(self, packed: Array) -> "Bits":
         """The mask in what `open` gives."""
-        return Bits(np.asarray(packed, dtype=np.uint8), (1, *self.shape[1:]), axis=2 if self.slices_first else 3)
+        shape = (1, *self.shape[1:])
+        return Bits(np.asarray(packed, dtype=np.uint8), shape, axis=2 if self.slices_first else 3, values=self.values or (1,))
 
-
-class Bits:
-    """A mask of which a part can be read without the rest.
-
-    Args:
-        packed: The mask with eight voxels of one axis in a byte.
-        shape: (1, I, J, K) of the mask.
-        axis: The axis that is packed.
-    """
-
-    def __init__(self, packed: NDArray[np.uint8], shape: tuple[int, int, int, int], *, axis: int) -> None:
-        self.packed, self.shape, self.axis = packed, shape, axis
-
-    @classmethod
-    def of(cls, mask: NDArray[np.uint8], *, axis: int) -> "Bits":
-        """Pack a (1, I, J, K) mask of 0 and 1."""
-        one, i, j, k = mask.shape
-        return cls(np.packbits(mask, axis=axis), (one, i, j, k), axis=axis)
-
-    def __getitem__(self, parts: tuple[slice, ...]) -> NDArray[np.uint8]:
-        """The voxels of four slices with start and stop, as 0 and 1."""
-        wanted = parts[self.axis].indices(self.shape[self.axis])
-        first = wanted[0] // 8
-        chosen = [*parts]
-        chosen[self.axis] = slice(first, -(-wanted[1] // 8))
-        voxels = np.unpackbits(self.packed[tuple(chosen)], axis=self.axis)
-        chosen = [slice(None)] * 4
-        chosen[self.axis] = slice(wanted[0] - 8 * first, wanted[1] - 8 * first)
-        return voxels[tuple(chosen)]
-
-    def whole(self) -> NDArray[np.uint8]:
-        """The whole (1, I, J, K) mask."""
-        return self[tuple(slice(0, size) for size in self.shape)]
+    def as_record(self) -> dict[str, object]:
+        """The entry for JSON; that a mask tells no classes apart is not said, as it was before masks could."""
+        fields = {"format": FORMAT, **asdict(self)}
+        return fields if self.values else {name: value for name, value in fields.items() if name not in ("values", "value_slices")}
 
 
 def entry_key(content_sha256: str, preprocess: Preprocess) -> str:
@@ -171,14 +165,15 @@ def write_entry(
         key: What `entry_key` gives.
         image: (C, I, J, K) as `encode` gives it.
         affine: 4 x 4 of that grid.
-        lesion: (1, I, J, K) of 0 and 1 on the same grid.
+        lesion: (1, I, J, K) on the same grid: 0 and 1, or a value for each class.
 
     Raises:
         NoSpaceError: The disk is full.
     """
     i_mm, j_mm, k_mm = np.linalg.norm(affine[:3, :3], axis=0)
     slices_first = bool(k_mm > _THICK * min(i_mm, j_mm)) or image.shape[3] == 1
-    packed = None if lesion is None else Bits.of(lesion, axis=2 if slices_first else 3).packed
+    mask = None if lesion is None else Bits.of(lesion, axis=2 if slices_first else 3)
+    values = () if mask is None or mask.values == (1,) else mask.values
     channels, i, j, k = image.shape
     entry = Entry(
         key=key,
@@ -186,14 +181,21 @@ def write_entry(
         shape=(channels, i, j, k),
         affine=tuple(map(tuple, affine.tolist())),
         slices_first=slices_first,
-        lesion_slices=() if lesion is None else tuple(np.flatnonzero(lesion.any(axis=(0, 1, 2))).tolist()),
+        lesion_slices=() if lesion is None else _slices(lesion > 0),
         levels=tuple(_level(channel) for channel in image),
         present=tuple(bool((channel != channel[0, 0, 0]).any()) for channel in image),
         image=_write(entry_path(folder, scan_id, key, "image.npy"), image, slices_first),
-        lesion=None if packed is None else _write(entry_path(folder, scan_id, key, "lesion.npy"), packed, slices_first),
+        lesion=None if mask is None else _write(entry_path(folder, scan_id, key, "lesion.npy"), mask.packed, slices_first),
+        values=values,
+        value_slices=tuple(_slices(lesion == value) for value in values) if lesion is not None else (),
     )
-    write_whole(entry_path(folder, scan_id, key, "json"), [seal({"format": FORMAT, **asdict(entry)})])
+    write_whole(entry_path(folder, scan_id, key, "json"), [seal(entry.as_record())])
     return entry
+
+
+def _slices(voxels: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Indices along K where anything of (1, I, J, K) is true."""
+    return tuple(np.flatnonzero(voxels.any(axis=(0, 1, 2))).tolist())
 
 
 def _level(channel: Stored) -> float:

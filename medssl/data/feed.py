@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.dataset import Batches, Case, CropDataset, Crops, Sample
+from medssl.data.dataset import Case, CropDataset, Crops, Sample
+from medssl.data.sampling import Batches
 from medssl.data.unlabelled import Positives, Unlabelled, UnlabelledDataset
 from medssl.errors import ConfigError
 

@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
 from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.fingerprint import Bits, fingerprint
 from medssl.data.manifest import ManifestRow, row_warnings
+from medssl.data.masks import class_values
 from medssl.data.preprocess import Preprocess
 from medssl.errors import ScanError
 from medssl.io.discover import read_volume
@@ -219,8 +221,18 @@ def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
 
 
 def _content_sha256(image: Volume, lesion: Volume | None) -> str:
-    mask = "" if lesion is None else hashlib.sha256(np.packbits(lesion.array[0] > 0).tobytes()).hexdigest()
+    mask = "" if lesion is None else _mask_sha256(lesion.array[0])
     return hashlib.sha256(json.dumps([exact_sha256(image), image.affine.tolist(), image.nominal, mask]).encode()).hexdigest()
+
+
+def _mask_sha256(mask: NDArray[Any]) -> str:
+    """Hash of where lesion is and, where the mask tells classes apart, of which class."""
+    values = class_values(mask)
+    planes = [mask == value for value in values] if values else [mask > 0]
+    digest = hashlib.sha256(json.dumps(values).encode() if values else b"")
+    for plane in planes:
+        digest.update(np.packbits(plane).tobytes())
+    return digest.hexdigest()
 
 
 def _memory(intake: Intake, stamp: str) -> dict[str, Any]:
@@ -261,7 +273,8 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
 def _stamp(reading: Reading) -> tuple[str, bool]:
     """A digest of the files a scan is read from, as the file system tells them apart, and whether they have been left alone for a while."""
     row = reading.row
-    found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
+    classes = "classes " if row.lesion else ""  # readings of before masks told classes apart are made again
+    found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {classes}{row.lesion} {row.modality}"]
     found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
     newest = 0
     for part in (*row.sources, *([row.lesion] if row.lesion else [])):

@@ -57,7 +57,7 @@ class ManifestRow:
         split: `train`, `val`, `test` or another name; empty until it is drawn.
         leakage: Where leakage was allowed and concerns this scan: whose content lies in which other split, and why it may.
         lesion: Mask relative to the data folder; empty where there is none.
-        label: Class name; empty where it is not known.
+        label: Class name, or several with `;` between them; empty where it is not known.
         modality: DICOM modality code.
         nominal: The source gives no physical geometry.
         sha256: Digest of its voxels, that of the intake report where all values are whole numbers.
@@ -261,6 +261,12 @@ def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | N
 
 
 def _label(text: str, where: str) -> str:
+    """A label as it is kept: one class, or several with `;` between them."""
+    parts = [part.strip() for part in text.split(";")]
+    return ";".join(_class(part, where) for part in parts) if len(parts) > 1 else _class(text, where)
+
+
+def _class(text: str, where: str) -> str:
     if text.casefold() in _UNKNOWN:
         return ""
     if text.startswith(_FORMULA) and len(text) > 1 and not text[1:].replace(".", "").isdigit():

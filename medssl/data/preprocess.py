@@ -12,6 +12,7 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.data.masks import class_values
 from medssl.errors import ConfigError
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.volume import Volume
@@ -79,15 +80,21 @@ class Preprocess:
         return Volume(array, _regrid(cropped, grid), volume.modality, volume.nominal)
 
     def lesion(self, lesion: Volume, prepared: Volume) -> NDArray[np.uint8]:
-        """A mask `(1, I, J, K)` of 0 and 1 on the grid of its prepared scan; any value above 0 is lesion.
+        """A mask `(1, I, J, K)` on the grid of its prepared scan: its own values where it tells classes apart, else 0 and 1.
+
+        Where the grid changes, a voxel is lesion where half of it is, and of the class that has most of it.
 
         Args:
             lesion: The mask on the scan's own grid.
             prepared: What the scan became.
         """
         lesion = lesion.to_ras()
-        mask = (lesion.array[0][_place(prepared, lesion)] > 0).astype(np.float32)
-        return np.asarray(resample(mask, prepared.shape) >= 0.5, dtype=np.uint8)[None]
+        mask, values = lesion.array[0][_place(prepared, lesion)], class_values(lesion.array)
+        inside = np.asarray(resample((mask > 0).astype(np.float32), prepared.shape) >= 0.5, dtype=np.uint8)[None]
+        if not values:
+            return inside
+        shares = [resample((mask == value).astype(np.float32), prepared.shape) for value in values]
+        return np.asarray(inside * np.array(values, dtype=np.uint8)[np.argmax(shares, axis=0)], dtype=np.uint8)
 
     def _scale(self, channel: Float) -> Float:
         channel = np.nan_to_num(channel, nan=0.0, posinf=0.0, neginf=0.0)

@@ -21,12 +21,14 @@ from medssl.evaluation.intervals import (
     proportion,
 )
 from medssl.evaluation.metric import Interval, Metric, unmeasured
+from medssl.evaluation.resampling import area_samples
 
 NAMES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "precision", "recall", "f1", "auroc", "auprc")
 
 _Z95 = 1.959963984540054
 _SMALL = 50
 _NEAR_ONE = 0.95
+_BAYES = "Bayes, log interval of the likelihood ratio"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,18 @@ class Counts:
         """The table of true labels and calls, both (N,) of 0 and 1."""
         truth, call = np.asarray(labels, dtype=bool), np.asarray(called, dtype=bool)
         return cls(int((truth & call).sum()), int((truth & ~call).sum()), int((~truth & call).sum()), int((~truth & ~call).sum()))
+
+    @property
+    def youden(self) -> float | None:
+        """Sensitivity + specificity - 1, -1 to 1; None without both classes."""
+        if not (self.tp + self.fn) * (self.tn + self.fp):
+            return None
+        return self.tp / (self.tp + self.fn) + self.tn / (self.tn + self.fp) - 1
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of sensitivity and specificity; None without both classes."""
+        return None if self.youden is None else (self.youden + 1) / 2
 
     @property
     def mcc(self) -> float | None:
@@ -170,7 +184,7 @@ def auroc(units: Units, *, clustered: bool = False) -> Metric:
 
 
 def _clustered_area(units: Units, area: float) -> tuple[Interval, str, str]:
-    samples = RankedUnits(units.labels, units.scores).bootstrap(units.patients, _areas)
+    samples = area_samples(units.labels, units.scores, units.patients)
     holders = [len(np.unique(units.patients[units.labels == label])) for label in (1, 0)]
     samples = samples[np.isfinite(samples)]
     if min(holders) < 2 or np.ptp(samples) < 1e-12:
@@ -193,17 +207,24 @@ def auprc(units: Units) -> Metric:
 
 
 def delong(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float]:
-    """AUROC and DeLong's variance of it, by midranks; the variance is 0 where a class has one member only."""
+    """AUROC and DeLong's variance of it, by midranks; a class of one member adds nothing to the variance."""
+    by_positive, by_negative = placements(labels, scores)
+    spread = sum(float(part.var(ddof=1)) / len(part) for part in (by_positive, by_negative) if len(part) > 1)
+    return float(by_positive.mean()), spread
+
+
+def placements(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
+    """For each positive the share of negatives below it, and for each negative the share of positives above it; ties count 1/2.
+
+    The structural components V10 and V01 of DeLong, by the midranks of Sun and Xu, 2014, https://doi.org/10.1109/LSP.2014.2337313.
+    """
     from scipy.stats import rankdata
 
     label, score = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=float)
     positive, negative = score[label], score[~label]
     m, n = len(positive), len(negative)
     ranks = rankdata(np.concatenate([positive, negative]))
-    by_positive = (ranks[:m] - rankdata(positive)) / n  # share of negatives below each positive
-    by_negative = 1 - (ranks[m:] - rankdata(negative)) / m
-    spread = sum(float(part.var(ddof=1)) / len(part) for part in (by_positive, by_negative) if len(part) > 1)
-    return float(by_positive.mean()), spread
+    return (ranks[:m] - rankdata(positive)) / n, 1 - (ranks[m:] - rankdata(negative)) / m
 
 
 def newcombe(area: float, positives: int, negatives: int) -> Interval:
@@ -260,20 +281,47 @@ def predictive_values(sensitivity: float, specificity: float, *, prevalence: flo
     return (hit / (hit + alarm) if hit + alarm else None), (quiet / (quiet + miss) if quiet + miss else None)
 
 
+def predictive_values_at(counts: Counts, *, prevalence: float) -> dict[str, Metric]:
+    """PPV and NPV at another prevalence, by Bayes, with the interval of the likelihood ratio carried through the odds.
+
+    That is the logit interval of Mercaldo, Lau and Zhou, 2007, https://doi.org/10.1002/sim.2677; where a cell of the table is 0, 1/2 is
+    added to every cell for the interval alone.
+
+    Args:
+        counts: The table at the locked threshold.
+        prevalence: Share with lesion, above 0 and below 1.
+    """
+    n = counts.tp + counts.fn + counts.fp + counts.tn
+    positives, negatives = counts.tp + counts.fn, counts.fp + counts.tn
+    if not positives or not negatives:
+        why = "sensitivity and specificity are needed, and one class is missing"
+        return {name: unmeasured(why, method=_BAYES, n=n) for name in ("ppv", "npv")}
+    ppv, npv = predictive_values(counts.tp / positives, counts.tn / negatives, prevalence=prevalence)
+    odds = prevalence / (1 - prevalence)
+    sides = {
+        "ppv": (ppv, counts.tp, positives, counts.fp, negatives, odds),
+        "npv": (npv, counts.tn, negatives, counts.fn, positives, 1 / odds),
+    }
+    added = 0.5 if 0 in (counts.tp, counts.fn, counts.fp, counts.tn) else 0.0
+    return {name: _carried(*side, added=added, n=n) for name, side in sides.items()}
+
+
+def _carried(value: float | None, right: int, own: int, wrong: int, other: int, odds: float, *, added: float, n: int) -> Metric:
+    """A predictive value: odds before the call times the ratio of the shares `right` / `own` and `wrong` / `other` that get the call."""
+    if value is None:
+        return unmeasured("no call of this kind was made", method=_BAYES, n=n)
+    a, b, m, k = right + added, wrong + added, own + 2 * added, other + 2 * added
+    ratio, half = odds * (a / m) / (b / k), _Z95 * math.sqrt(1 / a - 1 / m + 1 / b - 1 / k)
+    low, high = (ratio * math.exp(side * half) for side in (-1, 1))
+    ends = (min(value, low / (1 + low)), max(value, high / (1 + high)))
+    return Metric(value, ends, _BAYES, right, n, "1/2 was added to every cell for the interval" if added else "")
+
+
 def _logit_interval(area: float, variance: float) -> Interval:
     centre = math.log(area / (1 - area))
     half = _Z95 * math.sqrt(variance) / (area * (1 - area))
     low, high = (1 / (1 + math.exp(-(centre + side * half))) for side in (-1, 1))
     return low, high
-
-
-def _areas(hits: Floats, alarms: Floats) -> Floats:
-    """(B,) area under each ROC curve of (B, T) counts, trapezoid so that ties count 1/2; NaN without both classes."""
-    before_hits = np.pad(hits, ((0, 0), (1, 0)))[:, :-1]
-    steps = np.diff(alarms, axis=-1, prepend=0.0)
-    product = hits[:, -1] * alarms[:, -1]
-    area = ((hits + before_hits) / 2 * steps).sum(axis=-1)
-    return np.asarray(np.divide(area, product, out=np.full_like(area, np.nan), where=product > 0))
 
 
 def _average_precision(hits: Floats, alarms: Floats) -> Floats:

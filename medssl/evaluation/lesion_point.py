@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.errors import ConfigError
 from medssl.evaluation.lesions import Marks
@@ -26,7 +27,8 @@ def check_rule(rule: str) -> float | None:
 def choose_lesion_point(scans: Sequence[Marks], *, rule: str = "f1", chosen_on: str = "validation", locked_at: str) -> dict[str, object]:
     """The threshold on the score of a mark, as fields of an operating point of the unit `lesion`.
 
-    Without a lesion in validation it is the lowest threshold above every mark, and the rule says so.
+    It lies in the middle of the gap below the last mark that passes, so that new scores that fall a little lower are not lost. Without a
+    lesion in validation it is the lowest threshold above every mark, and the rule says so.
 
     Args:
         scans: Matched marks of scans whose lesions are known.
@@ -52,7 +54,7 @@ def choose_lesion_point(scans: Sequence[Marks], *, rule: str = "f1", chosen_on: 
         best = _last_of_highest(np.where(alarms <= rate * len(scans), hits, -1))
     return {
         "unit": "lesion",
-        "threshold": float(candidates[best]),
+        "threshold": _midway(candidates, best),
         "rule": rule,
         "chosen_on": chosen_on,
         "locked_at": locked_at,
@@ -66,6 +68,13 @@ def choose_lesion_point(scans: Sequence[Marks], *, rule: str = "f1", chosen_on: 
 _KINDS = ("hits", "alarms")
 
 
-def _last_of_highest(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> int:
+def _last_of_highest(values: NDArray[np.float64]) -> int:
     """Of equally good thresholds the highest."""
     return int(len(values) - 1 - values[::-1].argmax())
+
+
+def _midway(candidates: NDArray[np.float64], best: int) -> float:
+    """The middle of the gap below a candidate; the last one is above every mark, and stays there."""
+    if best == len(candidates) - 1:
+        return float(candidates[best])
+    return float(candidates[best] + (candidates[best - 1] if best else 0.0)) / 2

@@ -2,7 +2,8 @@
 
 Surfaces are the voxels of a mask that an erosion by the 6 neighbours (4 in 2D) removes; distances run between voxel centres in
 millimetres, not weighted by area. HD95 is the larger of the two directed 95th percentiles; surface Dice is the share of both surfaces
-within a tolerance of the other one. These are MONAI's definitions; google-deepmind/surface-distance gives other numbers.
+within a tolerance of the other one. These are MONAI's definitions; google-deepmind/surface-distance weighs by area and gives other numbers,
+which `evaluation.surface_area` computes.
 
 Both masks empty: excluded and counted. One empty: the worst value (Dice 0, surface Dice 0, HD95 the diagonal of the scan), never dropped.
 """
@@ -66,6 +67,13 @@ def dice(prediction: ArrayLike, truth: ArrayLike) -> float | None:
     return 2 * int((a & b).sum()) / total if total else None
 
 
+def iou(prediction: ArrayLike, truth: ArrayLike) -> float | None:
+    """Intersection over union of two masks; None where both are empty."""
+    a, b = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+    total = int((a | b).sum())
+    return int((a & b).sum()) / total if total else None
+
+
 def compare(prediction: ArrayLike, truth: ArrayLike, *, spacing_mm: Spacing) -> Overlap:
     """Compare two masks (I, J, K) on one grid; a 2D image has K = 1."""
     a, b = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
@@ -96,6 +104,17 @@ def surface_dice(there: Floats, back: Floats, *, tolerance_mm: float = TOLERANCE
     """Share of both surfaces that lies within the tolerance of the other one."""
     near = int((there <= tolerance_mm).sum()) + int((back <= tolerance_mm).sum())
     return near / (len(there) + len(back))
+
+
+def mean_surface_distance(there: Floats, back: Floats, *, pooled: bool) -> float:
+    """Mean distance of the two surfaces in mm.
+
+    Args:
+        there: Distances of one surface to the other, one of a voxel.
+        back: Those of the other.
+        pooled: Over the voxels of both surfaces together (ASSD, as MONAI), or the mean of both directed means (MASD, as MetricsReloaded).
+    """
+    return float(np.concatenate([there, back]).mean()) if pooled else float((there.mean() + back.mean()) / 2)
 
 
 def _surface(mask: Mask) -> Mask:

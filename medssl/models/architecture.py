@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from medssl.errors import BundleError
+from medssl.models.outputs import Outputs
 
 _ALLOWED = ("medssl.models.",)  # a bundle may be a stranger's: it names one of our classes, nothing else
 _DROPPED_IN_TRAINING = frozenset({"drop_path", "dropout"})
@@ -95,11 +96,17 @@ class Network(nn.Module, ABC):
         task: `segmentation`: logits (B, classes, *S); `classification`: logits (B, classes); `detection`: maps of `CentreDetector`.
         spatial_dims: 2 for slices, 3 for volumes.
         in_channels: C.
+        classes: Output channels.
+        bags: It takes bags (B, N, C, *S) of the slices of a scan, and answers for the scan.
+        outputs: What the output channels mean; set by training and by the bundle.
     """
 
     task: Literal["segmentation", "classification", "detection"]
     spatial_dims: int
     in_channels: int
+    classes: int = 1
+    bags: bool = False
+    outputs: Outputs = Outputs()
 
     @abstractmethod
     def architecture(self) -> Architecture:

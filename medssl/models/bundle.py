@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from medssl.data.preprocess import Preprocess
 from medssl.errors import BundleError, ConfigError
-from medssl.models.architecture import Architecture
+from medssl.models.architecture import Architecture, Network
 from medssl.models.inference import Window
+from medssl.models.outputs import Outputs
 
 FORMAT = 1
 
@@ -33,6 +34,7 @@ class Bundle:
         preprocess: What its input looks like.
         window: How it looks at a scan.
         class_names: Classes that count as positive; empty for any lesion.
+        outputs: What the channels of the network mean, where classes are named.
         operating_points: Locked thresholds by unit (`scan`, `slice`, `voxel`), as JSON fields.
         training: Facts of the run: seed, manifest and config hash, steps, loss, patients, time.
         lineage: Identities of the bundles it started from, first ancestor last.
@@ -52,6 +54,7 @@ class Bundle:
     versions: dict[str, str] = field(default_factory=dict)
     weights_id: str = ""
     seen: dict[str, Any] = field(default_factory=dict, repr=False)
+    outputs: Outputs = Outputs()
 
     @property
     def model_id(self) -> str:
@@ -62,6 +65,8 @@ class Bundle:
         """The description as JSON fields, with a hash in place of what it has seen."""
         fields = {**asdict(self), "preprocess": self.preprocess.as_dict()}
         del fields["seen"]
+        if self.outputs == Outputs():
+            del fields["outputs"]  # bundles without named classes keep the identity that they had before there were any
         return fields | ({"seen_sha256": hashlib.sha256(_json(self.seen)).hexdigest()} if self.seen else {})
 
     def write(self, folder: Path, network: nn.Module, card: str) -> "Bundle":
@@ -107,6 +112,7 @@ class Bundle:
                 "architecture": Architecture.from_dict(_mapping(fields["architecture"])),
                 "preprocess": Preprocess.from_dict(_mapping(fields["preprocess"])),
                 "window": Window(**_tuples(_mapping(fields["window"]))),  # type: ignore[arg-type]
+                "outputs": Outputs(**_tuples(_mapping(fields.get("outputs", {})))),  # type: ignore[arg-type]
             }
             return cls(**{**_tuples(fields), **parts})  # type: ignore[arg-type]
         except (KeyError, TypeError, ConfigError) as error:
@@ -123,6 +129,8 @@ class Bundle:
             network.load_state_dict(read_weights(folder))
         except RuntimeError as error:
             raise BundleError(f"the weights of {folder.name} do not fit its architecture; take the bundle from its run again") from error
+        if isinstance(network, Network):
+            network.outputs = self.outputs
         return network.eval()
 
 

@@ -179,7 +179,8 @@ def _padded(image: Tensor, size: Sequence[int]) -> tuple[Tensor, NDArray[np.int_
     missing = [max(0, width - length) for length, width in zip(image.shape[1:], size, strict=True)]
     before = [count // 2 for count in missing]
     pads = [part for count, front in zip(reversed(missing), reversed(before), strict=True) for part in (front, count - front)]
-    return F.pad(image[None], pads, mode="replicate")[0], np.array(before)
+    padded: Tensor = F.pad(image[None], pads, mode="replicate")[0]
+    return padded, np.array(before)
 
 
 def _starts(length: int, width: int, share: float) -> list[int]:

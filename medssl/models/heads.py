@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture, Network
 from medssl.models.encoder import Encoder
 
@@ -34,6 +35,52 @@ class Classifier(Network):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> logits (B, classes)."""
         logits: Tensor = self.head(self.encoder.pooled(images))
+        return logits
+
+
+class AttentionClassifier(Network):
+    """A classifier of scans from their slices, which it weighs by gated attention.
+
+    Ilse et al., "Attention-based Deep Multiple Instance Learning", 2018, equations 7 and 9, https://arxiv.org/abs/1802.04712. The order of
+    the slices does not count, and any number of them will do, so a label of a whole scan trains an encoder of slices.
+
+    Args:
+        encoder: Of slices, usually pretrained.
+        classes: Output channels; 1 for lesion against none, else one a class.
+        hidden: Width of the attention.
+        dropout: Share of pooled features dropped in training.
+
+    Raises:
+        ConfigError: An encoder of volumes.
+    """
+
+    task = "classification"
+    bags = True
+
+    def __init__(self, encoder: Encoder, *, classes: int = 1, hidden: int = 128, dropout: float = 0.2) -> None:
+        super().__init__()
+        if encoder.spatial_dims != 2:
+            raise ConfigError("attention pools slices: give an encoder of slices, or Classifier for one of volumes")
+        self.encoder, self.classes, self.hidden, self.dropout = encoder, classes, hidden, dropout
+        self.spatial_dims, self.in_channels = encoder.spatial_dims, encoder.in_channels
+        self.content, self.gate = nn.Linear(encoder.width, hidden), nn.Linear(encoder.width, hidden)
+        self.weight = nn.Linear(hidden, 1)
+        self.head = nn.Sequential(nn.LayerNorm(encoder.width), nn.Dropout(dropout), nn.Linear(encoder.width, classes))
+
+    def architecture(self) -> Architecture:
+        """What it takes to build this network again."""
+        return Architecture.of(self, encoder=self.encoder.architecture(), classes=self.classes, hidden=self.hidden, dropout=self.dropout)
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Features of slices (B, N, D) -> their weights (B, N, 1), which sum to 1."""
+        gated = self.content(features).tanh() * self.gate(features).sigmoid()
+        weights: Tensor = self.weight(gated).softmax(dim=1)
+        return weights
+
+    def forward(self, bags: Tensor) -> Tensor:
+        """(B, N, C, *S) -> logits (B, classes)."""
+        features = self.encoder.pooled(bags.flatten(0, 1)).view(*bags.shape[:2], -1)  # (B, N, D)
+        logits: Tensor = self.head((self.attention(features) * features).sum(dim=1))
         return logits
 
 

@@ -7,6 +7,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
+from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 
 _NOISE = 0.005  # share of a plane
@@ -33,27 +34,38 @@ class Window:
     foreground: bool = True
 
 
-@torch.inference_mode()
 def probabilities(network: Network, image: Tensor, window: Window) -> Tensor:
-    """Lesion probability of a scan.
+    """Lesion probability of a scan: that of any positive class.
 
     Args:
-        network: A network with one output channel, in eval mode.
+        network: In eval mode.
         image: (C, I, J, K) preprocessed values on the network's device.
         window: Size and averaging.
 
     Returns:
-        (I, J, K) from a segmenter, (K,) from a classifier of slices, (1,) from a classifier of volumes; float32, 0 to 1, on the CPU.
+        (I, J, K) from a segmenter, (K,) from a classifier of slices, (1,) from a classifier of volumes or of bags; float32, 0 to 1, on the
+        CPU.
+    """
+    return network.outputs.suspicion(channel_probabilities(network, image, window))
+
+
+@torch.inference_mode()
+def channel_probabilities(network: Network, image: Tensor, window: Window) -> Tensor:
+    """The same of each output channel: (channels, I, J, K), (channels, K) or (channels, 1).
+
+    Raises:
+        ConfigError: A network with other channels than its classes need.
     """
     flat = network.spatial_dims == 2
     if network.task == "classification":
-        return _averaged(network, with_context(image, window.context) if flat else image[None], window)[:, 0].cpu()
-    lesion = torch.zeros(image.shape[1:])
+        return _averaged(network, with_context(image, window.context) if flat else image[None], window).T.cpu()
+    found = torch.zeros(network.outputs.channels, *image.shape[1:])
+    found[0] = float(network.outputs.background)
     box = foreground_box(image, window.size) if window.foreground else (slice(None),) * 3
     i, j, k = box
-    found = _averaged(network, with_context(image[:, i, j], window.context)[k] if flat else image[None, :, i, j, k], window)
-    lesion[box] = (found[:, 0].movedim(0, -1) if flat else found[0, 0]).cpu()
-    return lesion
+    inside = _averaged(network, with_context(image[:, i, j], window.context)[k] if flat else image[None, :, i, j, k], window)
+    found[(slice(None), *box)] = (inside.permute(1, 2, 3, 0) if flat else inside[0]).cpu()
+    return found
 
 
 def foreground_box(image: Tensor, size: Sequence[int]) -> tuple[slice, slice, slice]:
@@ -88,9 +100,12 @@ def _side(inside: Tensor, least: int) -> slice:
 
 
 def _averaged(network: Network, batch: Tensor, window: Window) -> Tensor:
-    """Probabilities (B, 1, *S) or (B, 1) of slices or of one volume, averaged over mirror images as logits."""
+    """Probabilities (B, channels, *S) or (B, channels) of slices or of one volume, averaged over mirror images as logits."""
     views = (False, True) if window.flips else (False,)
-    return torch.stack([_logits(network, batch, window, mirrored) for mirrored in views]).mean(dim=0).sigmoid().float()
+    logits = torch.stack([_logits(network, batch, window, mirrored) for mirrored in views]).mean(dim=0)
+    if logits.shape[1] != network.outputs.channels:
+        raise ConfigError(f"the network gives {logits.shape[1]} channels, its classes need {network.outputs.channels}; change its classes")
+    return network.outputs.probabilities(logits)
 
 
 def with_context(image: Tensor, context: int) -> Tensor:
@@ -103,6 +118,9 @@ def with_context(image: Tensor, context: int) -> Tensor:
 
 def _logits(network: Network, images: Tensor, window: Window, mirrored: bool) -> Tensor:
     flipped = images.flip(2) if mirrored else images
+    if network.bags:
+        bag: Tensor = network(_fit(flipped, window.size)[None])
+        return bag.float()
     if network.task == "classification":
         pieces = [network(_fit(part, window.size)) for part in torch.split(flipped, window.batch)]
         return torch.cat(pieces).float()

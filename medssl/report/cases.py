@@ -30,12 +30,14 @@ class Truth:
         site: Where it was made, empty where unknown.
         label: 1 with lesion, 0 without, None where unknown.
         lesion: The true mask, None where there is none.
+        class_label: Its class, or several with `;` between them; empty where unknown.
     """
 
     patient: str
     site: str
     label: int | None
     lesion: Path | None
+    class_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def _truth(row: Mapping[str, str], where: str, roots: tuple[Path, ...]) -> Truth
         site=row.get("site", "").strip(),
         label=_LABELS[label],
         lesion=_inside(lesion, where, roots) if lesion else None,
+        class_label=row.get("class", "").strip(),
     )
 
 
@@ -218,6 +221,19 @@ def read_maps(folder: Path, case: Case, *, image: bool) -> ScanMaps:
         i, j, k = np.linalg.norm(grids[0][1][:3, :3], axis=0)
         spacing = (float(i), float(j), float(k))
     return ScanMaps(**arrays, spacing_mm=spacing)
+
+
+def read_classes(folder: Path, case: Case) -> tuple[Array, Array] | None:
+    """The predicted and the true class (I, J, K) of every voxel, 0 for none; None where they were not written.
+
+    Raises:
+        ScanError: `not_nifti` for a damaged map, or `not_3d`.
+    """
+    paths = [folder / "maps" / f"{case.scan_id}_{kind}.nii.gz" for kind in ("classes", "true_classes")]
+    if not all(path.is_file() for path in paths):
+        return None
+    found, truth = (_read_map(path)[0] for path in paths)
+    return found, truth
 
 
 def _read_map(path: Path) -> tuple[Array, NDArray[np.float64]]:

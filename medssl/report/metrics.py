@@ -13,8 +13,10 @@ from medssl.evaluation import calibration, classification, lesions, segmentation
 from medssl.evaluation.classification import Counts, Units
 from medssl.evaluation.intervals import proportion
 from medssl.evaluation.metric import Metric, finite
+from medssl.report.classes import classes_record
 from medssl.report.evidence import Evidence, Measured, scan_units
 from medssl.report.notes import notes
+from medssl.report.robustness import robustness_record
 
 SCHEMA = 1
 PREVALENCES = (0.01, 0.05, 0.20)
@@ -42,8 +44,9 @@ def build_metrics(evidence: Evidence) -> Record:
         "segmentation": segmentation_record(evidence),
         "subgroups": subgroups(evidence),
         "flow": flow(evidence),
+        "robustness": robustness_record(evidence),
     }
-    return record | {"notes": notes(record, evidence)}
+    return record | classes_record(evidence) | {"notes": notes(record, evidence)}
 
 
 def run_record(evidence: Evidence) -> Record:

@@ -8,9 +8,10 @@ from typing import Any
 from medssl.evaluation.classification import NAMES
 from medssl.report.evidence import Evidence
 
+NO_PANEL = "No robustness to damaged or repeated scans was measured here; medssl evaluate --robustness does."
 LIMITS = (
     "No comparison with another model, with training without pretraining, or with readers was made here.",
-    "No robustness to corruptions, other machines or repeated scans was measured here.",
+    NO_PANEL,
     "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
     "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
 )
@@ -31,7 +32,7 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
     ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
-    return [*found, *LIMITS]
+    return [*found, *(said for said in LIMITS if said != NO_PANEL or record["robustness"]["panel"] is None)]
 
 
 def _leakage(evidence: Evidence) -> Iterator[str]:

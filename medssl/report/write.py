@@ -15,11 +15,12 @@ from medssl.report.evidence import Evidence, gather
 from medssl.report.examples import draw_examples
 from medssl.report.figures import Picture, draw_figures
 from medssl.report.metrics import build_metrics
+from medssl.report.robustness import draw_robustness
 
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
-_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|example_\d\d_[a-z_]+)\.png")
+_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|robustness|example_\d\d_[a-z_]+)\.png")
 
 
 def write_report(results: Path, out: Path, *, reference: Path | None = None) -> dict[str, object]:
@@ -40,7 +41,7 @@ def write_report(results: Path, out: Path, *, reference: Path | None = None) -> 
     """
     evidence = gather(read_results(results, reference=reference))
     metrics = build_metrics(evidence)
-    pictures, examples = draw_figures(metrics, evidence), draw_examples(evidence)
+    pictures, examples = [*draw_figures(metrics, evidence), *draw_robustness(metrics["robustness"])], draw_examples(evidence)
     page = render(metrics, pictures=pictures, examples=examples, missed=missed(evidence))
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())

@@ -1,7 +1,7 @@
 """What was found in one scan: the record that scoring writes and the report and the app read."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class LesionFinding:
         box_voxel: Lower and upper corner of the bounding box in voxel indices of the maps; voxel i reaches from i - 0.5 to i + 0.5. None in
             findings of older versions.
         box_mm: The same two corners, RAS+ millimetres.
+        class_name: The positive class that most of its voxels are of; empty where classes are not told apart.
     """
 
     centre_mm: Triple
@@ -31,6 +32,7 @@ class LesionFinding:
     score: float
     box_voxel: Corners | None = None
     box_mm: Corners | None = None
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Finding:
         lesions: Components of the predicted mask, largest score first.
         model_id: Identity of the bundle.
         warnings: Reason codes of intake.
+        class_scores: Probability of each named class, 0 to 1; of classes that exclude each other, those of the slice with the score.
     """
 
     scan_id: str
@@ -68,6 +71,7 @@ class Finding:
     lesions: tuple[LesionFinding, ...]
     model_id: str
     warnings: tuple[str, ...] = ()
+    class_scores: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The finding as JSON text."""
@@ -86,6 +90,7 @@ class Finding:
                 score=lesion["score"],
                 box_voxel=_corners(lesion.get("box_voxel")),
                 box_mm=_corners(lesion.get("box_mm")),
+                class_name=lesion.get("class_name", ""),
             )
             for lesion in fields["lesions"]
         )

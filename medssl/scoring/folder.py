@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
+from medssl.data.dataset import Case, load_cases
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.store import Store, decode
@@ -76,9 +77,9 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     leakage = _leakage(predictor, store, rows)
     results = ResultsFolder(out, predictor.bundle.model_id)
     results.open({**_facts(predictor, split=split), "leakage": leakage})
-    for row in track(rows, "scoring"):
-        if not results.has(row.scan_id):
-            _score_row(predictor, store, row, results)
+    for case in track(load_cases(store, rows, classes=predictor.classes), "scoring"):
+        if not results.has(case.row.scan_id):
+            _score_case(predictor, store, case, results)
     write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows)))
     return results.finish({"nominal": all(row.nominal for row in rows)})
 
@@ -97,18 +98,18 @@ def _allowed(predictor: Predictor, *, known: str = "") -> list[str]:
     return [f"Leakage was allowed in a store that this model was trained on. The reason given: {reason}" for reason in elsewhere]
 
 
-def _score_row(predictor: Predictor, store: Store, row: ManifestRow, results: ResultsFolder) -> None:
+def _score_case(predictor: Predictor, store: Store, case: Case, results: ResultsFolder) -> None:
+    row = case.row
     prepared = Volume(decode(store.image(row)), store.geometry(row), row.modality, row.nominal)
     result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
-    results.add(result, lesion=_known_lesion(store, row))
+    results.add(result, lesion=_known(case, case.lesion), true_classes=_known(case, case.class_mask()))
 
 
-def _known_lesion(store: Store, row: ManifestRow) -> NDArray[np.uint8] | None:
+def _known(case: Case, mask: NDArray[np.uint8] | None) -> NDArray[np.uint8] | None:
     """The true mask (I, J, K): zeros for a scan known to have none, None where it is not known."""
-    lesion = store.lesion(row)
-    if lesion is not None:
-        return np.asarray(lesion[0])
-    return np.zeros(store.image(row).shape[1:], np.uint8) if scan_label(row) == 0 else None
+    if mask is not None:
+        return np.asarray(mask[0])
+    return np.zeros(case.shape[1:], np.uint8) if scan_label(case.row) == 0 else None
 
 
 def reference_row(row: ManifestRow, positive: Sequence[str] = ()) -> dict[str, object]:
@@ -121,6 +122,7 @@ def reference_row(row: ManifestRow, positive: Sequence[str] = ()) -> dict[str, o
         "label": "" if label < 0 else label,
         "lesion": f"maps/{row.scan_id}_lesion.nii.gz" if row.lesion or scan_label(row) == 0 else "",
         "split": row.split,
+        "class": row.label,
     }
 
 
@@ -147,12 +149,13 @@ def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
     bundle = predictor.bundle
     return {
         "task": bundle.kind,
-        "level": "slice" if predictor.network.spatial_dims == 2 else "scan",
+        "level": "slice" if predictor.network.spatial_dims == 2 and not predictor.network.bags else "scan",
         "config_hash": bundle.training.get("config_hash"),
         "versions": {**bundle.versions, "medssl": importlib.metadata.version("medssl")},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "split": split,
         "class_names": list(bundle.class_names),
+        "classes": {"names": list(bundle.outputs.names), "exclusive": bundle.outputs.exclusive},
         "operating_points": bundle.operating_points,
         "training": bundle.training,
         "lineage": list(bundle.lineage),

@@ -7,13 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import center_of_mass, find_objects, label
+from torch import Tensor
 
+from medssl.data.classes import Classes
 from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import BundleError, ScanError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.detection import Box, detections, slice_heights
-from medssl.models.inference import probabilities, slice_scores
+from medssl.models.inference import channel_probabilities, slice_scores
 from medssl.scoring.boxes import corners, lesion_of
 from medssl.scoring.finding import Finding, LesionFinding, Triple
 from medssl.volume import Volume
@@ -30,12 +32,14 @@ class Result:
         image: The scan in RAS order.
         probability: (I, J, K) lesion probability, None of a classifier.
         mask: (I, J, K) predicted lesion, None of a classifier.
+        classes: (I, J, K) predicted class: 0 for none, 1 for the first; None where classes are not told apart.
     """
 
     finding: Finding
     image: Volume
     probability: NDArray[np.float32] | None
     mask: NDArray[np.uint8] | None
+    classes: NDArray[np.uint8] | None = None
 
 
 class Predictor:
@@ -60,6 +64,13 @@ class Predictor:
     def channels(self) -> int:
         """Channels that a scan must have."""
         return self.network.in_channels // self.bundle.window.context
+
+    @property
+    def classes(self) -> Classes:
+        """Which classes the network tells apart, as truths are read for it."""
+        outputs = self.bundle.outputs
+        several = bool(outputs.names) and not outputs.exclusive
+        return Classes(outputs.names, self.bundle.class_names, several, outputs.mask_values)
 
     def threshold(self, unit: str) -> float:
         """The locked threshold of a unit, 0.5 where validation could not give one."""
@@ -87,15 +98,36 @@ class Predictor:
         if self.network.task == "detection":
             finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
             return self._detected(finding, detections(self.network, image, self.bundle.window), scan, prepared)
-        output = probabilities(self.network, image, self.bundle.window)
+        channels = channel_probabilities(self.network, image, self.bundle.window)
+        output = self.bundle.outputs.suspicion(channels)
         finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
         scores = output if self.network.task == "classification" else slice_scores(output)
         finding = self._judge(finding, carry_back_slices(tuple(map(float, scores)), prepared, scan))
+        finding = replace(finding, class_scores=self._class_scores(channels, scores))
         if self.network.task == "classification":
             return Result(finding, scan, None, None)
         probability = carry_back(output.numpy(), prepared, scan)
-        mask, lesions = self._lesions(probability, scan, ratio=prepared.voxel_volume_ml / scan.voxel_volume_ml)
-        return Result(replace(finding, lesions=lesions), scan, probability, mask)
+        named, others = self._classes(channels, prepared, scan)
+        mask, lesions = self._lesions(probability, scan, ratio=prepared.voxel_volume_ml / scan.voxel_volume_ml, named=named)
+        classes = None if named is None or others is None else np.where(mask > 0, named, others)
+        return Result(replace(finding, lesions=lesions), scan, probability, mask, classes)
+
+    def _class_scores(self, channels: Tensor, scores: Tensor) -> dict[str, float]:
+        """Probability of each class: at the slice with the highest score, or the highest of any slice where classes do not exclude."""
+        outputs = self.bundle.outputs
+        found = outputs.of_classes(channels)
+        if self.network.task == "segmentation":
+            return outputs.spelled([float(slice_scores(one).max()) for one in found])
+        best = found[:, int(scores.argmax())] if outputs.exclusive else found.amax(dim=1)
+        return outputs.spelled(best.tolist())
+
+    def _classes(self, channels: Tensor, prepared: Volume, scan: Volume) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
+        """The likeliest positive class of every voxel of the scan (1 for the first class), and the likeliest of all others (0 for none)."""
+        if not self.bundle.outputs.names:
+            return None, None
+        carried = torch.from_numpy(np.stack([carry_back(channel.numpy(), prepared, scan) for channel in channels]))
+        positive, others = self.bundle.outputs.likeliest(carried)
+        return positive.numpy().astype(np.uint8), others.numpy().astype(np.uint8)
 
     def _finding(self, scan: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Finding:
         return Finding(
@@ -128,7 +160,7 @@ class Predictor:
         return Result(replace(finding, lesions=tuple(lesion_of(box, prepared, scan) for box in kept)), scan, None, None)
 
     def _lesions(
-        self, probability: NDArray[np.float32], scan: Volume, *, ratio: float
+        self, probability: NDArray[np.float32], scan: Volume, *, ratio: float, named: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.uint8], tuple[LesionFinding, ...]]:
         """The predicted mask without specks, and its components; `ratio` turns voxels of the network's grid into the scan's."""
         least = self.bundle.operating_points.get("voxel", {}).get("min_voxels", 1)
@@ -136,8 +168,14 @@ class Predictor:
         components, count = label(probability >= self.threshold("voxel"), _CONNECTED_26)
         sizes = np.bincount(components.ravel(), minlength=count + 1)
         kept = [index for index in range(1, count + 1) if sizes[index] >= least_voxels]
-        lesions = [_lesion(components == index, probability, scan) for index in kept]
+        lesions = [self._named(_lesion(components == index, probability, scan), components == index, named) for index in kept]
         return np.isin(components, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
+
+    def _named(self, lesion: LesionFinding, component: NDArray[np.bool_], named: NDArray[np.uint8] | None) -> LesionFinding:
+        """A lesion with the class that most of its voxels are of."""
+        if named is None:
+            return lesion
+        return replace(lesion, class_name=self.bundle.outputs.names[int(np.bincount(named[component]).argmax()) - 1])
 
 
 def _lesion(component: NDArray[np.bool_], probability: NDArray[np.float32], scan: Volume) -> LesionFinding:

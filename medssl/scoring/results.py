@@ -23,7 +23,7 @@ from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Result
 
 COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
-REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split")
+REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class")
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
@@ -81,14 +81,23 @@ class ResultsFolder:
         """Whether a scan is done."""
         return (self.folder / "scans" / f"{scan_id}.json").is_file()
 
-    def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None) -> None:
-        """Write the maps of a scan and then its finding; `lesion` (I, J, K) is the true mask where it is known."""
+    def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None, true_classes: NDArray[np.uint8] | None = None) -> None:
+        """Write the maps of a scan and then its finding.
+
+        Args:
+            result: The finding and its maps.
+            lesion: (I, J, K) the true mask where it is known.
+            true_classes: (I, J, K) the true class of every voxel, 0 for none, where it is known.
+        """
         scan_id, affine = result.finding.scan_id, result.image.affine
         self._map(scan_id, "image", _compact(result.image.array[0]), affine)
         if result.probability is not None:
             self._map(scan_id, "probability", result.probability.astype(np.float32), affine)
         if result.mask is not None:
             self._map(scan_id, "mask", result.mask, affine)
+        for kind, classes in (("classes", result.classes), ("true_classes", true_classes)):
+            if result.classes is not None and classes is not None:
+                self._map(scan_id, kind, classes, affine)
         if lesion is not None:
             self.add_lesion(scan_id, lesion, affine)
         self.record(result.finding)

@@ -282,7 +282,7 @@ def _smaller(size: NDArray[np.int_], shape: NDArray[np.int_], multiple: Sequence
 def network_of(task: str, scales: Topology, channels: int, width: int) -> Network:
     """The network of a plan."""
     encoder = ResidualEncoder(**encoder_arguments(scales, channels, width))  # type: ignore[arg-type]
-    return PyramidUNet(encoder) if task == "segmentation" else Classifier(encoder)
+    return PyramidUNet(encoder, deep_supervision=True) if task == "segmentation" else Classifier(encoder)
 
 
 def encoder_arguments(scales: Topology, channels: int, width: int) -> dict[str, object]:

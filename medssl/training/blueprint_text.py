@@ -29,6 +29,7 @@ def as_yaml(plan: Blueprint, *, name: str = "plan.yaml") -> str:
         "      class_path: medssl.models.residual_encoder.ResidualEncoder",
         "      init_args:",
         *(f"        {key}: {_flow(value)}" for key, value in _encoder(plan).items()),
+        *(["    deep_supervision: true"] if plan.task == "segmentation" else []),
         "bundle: null  # or a pretrained encoder of the same init_args",
         "feed:",
         f"  crops: {{size: {_flow(plan.size)}, context: {plan.context}, lesion_fraction: 0.5}}"

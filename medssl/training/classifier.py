@@ -1,18 +1,19 @@
-"""Training of a lesion classifier: cross entropy over slices or volumes whose answer is known."""
+"""Training of a lesion classifier: cross entropy over slices, bags of slices or volumes whose answer is known."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from medssl.objectives.processes import mean_of
 from medssl.training.lesions import LesionModule
+from medssl.training.losses import CrossEntropy, Loss, Truth
 
 
 class Classifier(LesionModule):
-    """Lesion against none, a slice or a volume at a time."""
+    """Lesion against none, one class of several, or several labels; of a slice, a bag of slices or a volume at a time."""
+
+    def default_loss(self) -> Loss:
+        """Cross entropy."""
+        return CrossEntropy()
 
     def loss(self, logits: Tensor, lesion: Tensor, label: Tensor) -> Tensor:
-        """Cross entropy over the samples with a known label (0 or 1)."""
+        """The loss of logits (B, C) against labels (B,) or (B, C) over the samples with a known label; -1 is not known."""
         del lesion
-        known = (label >= 0).float()
-        losses = F.binary_cross_entropy_with_logits(logits[:, 0].float(), label.clamp(min=0).float(), reduction="none")
-        return mean_of((losses * known).sum(), known.sum())
+        return self.criterion(logits, Truth.of_labels(label, logits.shape[1], weights=self.weights))

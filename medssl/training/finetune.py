@@ -2,11 +2,13 @@
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.seen import Seen, merged, record
@@ -19,8 +21,10 @@ from medssl.models.crop_check import check_crop
 from medssl.models.inference import Window
 from medssl.training.classifier import Classifier
 from medssl.training.detector import Detector
+from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
 from medssl.training.lesion_point import lesion_point
 from medssl.training.lesions import LesionModule
+from medssl.training.losses import Loss
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
@@ -43,9 +47,12 @@ class Labels:
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
+        classes: Class names in the order of the network's channels, behind the background of a segmenter; empty for lesion against none.
+        multi_label: A scan may have several classes at once, with `;` between them in the table.
+        mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: Fewer than one patient.
+        ConfigError: Fewer than one patient, or classes that contradict themselves.
     """
 
     positive: tuple[str, ...] = ()
@@ -54,9 +61,18 @@ class Labels:
     train_split: str = "train"
     validation_split: str = "val"
     patients: int | None = None
+    classes: tuple[str, ...] = ()
+    multi_label: bool = False
+    mask_values: tuple[int, ...] = ()
+
+    @cached_property
+    def named(self) -> Classes:
+        """The classes, and which of them are positive."""
+        return Classes(self.classes, self.positive, self.multi_label, self.mask_values)
 
     def __post_init__(self) -> None:
         check_rule(self.lesion_rule)
+        _ = self.named
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
 
@@ -90,6 +106,7 @@ def finetune(
     bundle: Path | None = None,
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
+    loss: Loss | None = None,
 ) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
@@ -102,6 +119,7 @@ def finetune(
         bundle: A pretrained encoder, or None to start from scratch.
         labels: Which labels are used.
         views: Augmentation.
+        loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
 
     Returns:
         The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
@@ -111,12 +129,15 @@ def finetune(
         ManifestError: No usable label.
     """
     store = Store(feed.store)
+    network.outputs = outputs_of(labels.named, network)
+    check_loss(loss, network, feed.crops)
     train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
     validation = _labelled(network, store, labels, labels.validation_split)
     _check_shape(network, train[0], feed)
+    check_cases(network, train, split=labels.train_split)
     training.check_batch(feed.batch_size)
     lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views)
+    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss)
     if not isinstance(weights, dict):
         return weights
     network = with_weights(network, weights, "network")
@@ -129,9 +150,12 @@ def finetune(
     return trained.write(run.folder / "bundle", network, _card(trained))
 
 
-def _fit(network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment) -> Ended:
+def _fit(
+    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, loss: Loss | None = None
+) -> Ended:
     """Train on labelled crops."""
-    module = MODULES[network.task](network, training, views=views, seed=seed)
+    balance = channel_weights(loss, network, train)
+    module = MODULES[network.task](network, training, views=views, seed=seed, loss=loss, weights=balance)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
     return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
 
@@ -145,7 +169,8 @@ def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, 
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
-        class_names=labels.positive,
+        class_names=network.outputs.positive or labels.positive,
+        outputs=network.outputs,
         operating_points=operating_points(scored, rule=labels.rule) | lesion_point(scored, rule=labels.lesion_rule),
         versions=versions(),
     )
@@ -160,8 +185,9 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
-    cases = load_cases(store, store.manifest.split(split), labels.positive)
-    usable = [case for case in cases if (case.known or case.label >= 0 if network.task == "classification" else case.known)]
+    check_known(labels.named, store.manifest.split(split), needed=network.task == "classification")
+    cases = load_cases(store, store.manifest.split(split), classes=labels.named)
+    usable = [case for case in cases if is_usable(network, case)]
     if not usable:
         wanted = "labels or lesion masks" if network.task == "classification" else "lesion masks"
         raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")

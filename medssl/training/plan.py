@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from medssl.data.dataset import Batches
+from medssl.data.sampling import Batches
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.compiling import compile_parts
 from medssl.training.settings import Training

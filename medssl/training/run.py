@@ -199,6 +199,8 @@ def with_weights(part: Part, weights: dict[str, Tensor], prefix: str) -> Part:
         prefix: Name of the part in the module, such as `objective.encoder`.
     """
     whole = part.architecture().build()
+    if isinstance(whole, Network) and isinstance(part, Network):
+        whole.outputs = part.outputs
     whole.load_state_dict({name.removeprefix(f"{prefix}."): tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")})
     return cast(Part, whole)
 

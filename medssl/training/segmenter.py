@@ -1,30 +1,31 @@
-"""Training of a lesion segmenter: Dice and cross entropy."""
+"""Training of a lesion segmenter: Dice and cross entropy, or another loss of masks."""
 
-import torch.nn.functional as F
+from typing import cast
+
 from torch import Tensor
 
-from medssl.objectives.processes import summed
+from medssl.models.unet import PyramidUNet
 from medssl.training.lesions import LesionModule
+from medssl.training.losses import DiceCrossEntropy, Loss, Truth, dice_loss
+
+__all__ = ["Segmenter", "dice_loss"]
 
 
 class Segmenter(LesionModule):
-    """Binary lesion segmentation from crops with masks."""
+    """Lesion segmentation from crops with masks: lesion against the rest, or classes."""
+
+    def default_loss(self) -> Loss:
+        """Soft Dice plus cross entropy."""
+        return DiceCrossEntropy()
 
     def loss(self, logits: Tensor, lesion: Tensor, label: Tensor) -> Tensor:
-        """Soft Dice over the batch plus cross entropy."""
+        """The loss of logits (B, C, *S) against the numbers of classes (B, 1, *S), 0 for background."""
         del label
-        return dice_loss(logits, lesion) + F.binary_cross_entropy_with_logits(logits.float(), lesion.float())
+        return self.criterion(logits, Truth.of_mask(lesion, logits.shape[1], weights=self.weights))
 
-
-def dice_loss(logits: Tensor, lesion: Tensor) -> Tensor:
-    """One minus the soft Dice overlap, summed over the whole batch of all processes: crops without lesion count by their false positives.
-
-    Milletari et al., "V-Net", 2016, section 3, https://arxiv.org/abs/1606.04797, with the sum instead of the sum of squares below.
-
-    Args:
-        logits: (B, 1, *S).
-        lesion: (B, 1, *S) of 0 and 1.
-    """
-    probability, lesion = logits.float().sigmoid(), lesion.float()
-    overlap = summed((probability * lesion).sum())
-    return 1 - (2 * overlap + 1) / (summed(probability.sum() + lesion.sum()) + 1)
+    def step_loss(self, images: Tensor, lesion: Tensor, label: Tensor) -> Tensor:
+        """The loss at every scale where the network has deep supervision."""
+        if not getattr(self.network, "deep_supervision", False):
+            return super().step_loss(images, lesion, label)
+        scales = cast(PyramidUNet, self.network).scales(images)
+        return self.criterion(scales, Truth.of_mask(lesion, scales[0].shape[1], weights=self.weights))

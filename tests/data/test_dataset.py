@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import distributed
 
-from medssl.data.dataset import Batches, Case, CropDataset, Crops, cut, load_cases, scan_label
+from medssl.data.classes import scan_label
+from medssl.data.dataset import Case, CropDataset, Crops, cut, load_cases
 from medssl.data.entry import Bits, decode, encode
 from medssl.data.feed import Feed
 from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import prepare
+from medssl.data.sampling import Batches
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 

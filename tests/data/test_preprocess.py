@@ -120,7 +120,7 @@ def test_a_mask_lands_on_the_grid_of_its_scan() -> None:
     mask[0, 4:, :, :] = 3
     preprocess = Preprocess(spacing_mm=(2.0, 2.0, 0.0))
     lesion = preprocess.lesion(Volume(mask, scan().affine), preprocess(scan()))
-    assert lesion[0, :, 0, 0].tolist() == [0, 0, 1, 1]
+    assert lesion[0, :, 0, 0].tolist() == [0, 0, 3, 3]
 
 
 def test_nan_voxels_do_not_spread() -> None:

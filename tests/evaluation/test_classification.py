@@ -2,29 +2,26 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medssl.evaluation import classification
-from medssl.evaluation.classification import Counts, assess, auprc, auroc, delong, likelihood_ratios, newcombe, predictive_values
+from medssl.evaluation import classification, resampling
+from medssl.evaluation.classification import (
+    Counts,
+    assess,
+    auprc,
+    auroc,
+    delong,
+    likelihood_ratios,
+    newcombe,
+    predictive_values,
+    predictive_values_at,
+)
 
 
-def test_delong_agrees_with_its_reference(stats):
-    block = stats["auroc_delong"]
-    for name in "ab":
-        area, variance = delong(block["y"], block[f"score_{name}"])
-        assert area == pytest.approx(block[f"auc_{name}"], abs=1e-9)
-        assert variance == pytest.approx(block[f"var_{name}"], abs=1e-9)
-
-
-def test_the_interval_of_the_auroc_is_delongs(stats, scored):
-    metric = auroc(scored)
-    assert metric.method == "DeLong"
-    assert metric.ci95 == pytest.approx(stats["auroc_delong"]["ci95_a"], abs=1e-6)
-
-
-def test_few_units_get_the_logit_interval(stats, scored, monkeypatch):
-    monkeypatch.setattr(classification, "_SMALL", 61)
-    metric = auroc(scored)
-    assert metric.method == "DeLong (logit)"
-    assert metric.ci95 == pytest.approx(stats["auroc_delong"]["ci95_a_logit"], abs=1e-6)
+def test_delong_agrees_with_the_double_sum():
+    generator = np.random.default_rng(0)
+    labels, scores = np.repeat([1, 0], [7, 9]), generator.integers(0, 6, 16)
+    won = np.array([[float(a > b) + 0.5 * (a == b) for b in scores[7:]] for a in scores[:7]])
+    variance = won.mean(axis=1).var(ddof=1) / 7 + won.mean(axis=0).var(ddof=1) / 9
+    assert delong(labels, scores) == pytest.approx((won.mean(), variance))
 
 
 def test_perfect_separation_keeps_a_wide_interval(units):
@@ -50,18 +47,14 @@ def test_average_precision_is_the_step_sum(stats, scored):
     assert metric.beside["baseline"] == pytest.approx(0.4)
 
 
-def test_curves_keep_every_point(stats, scored):
-    curve = classification.roc_curve(scored.labels, scored.scores)
-    for name in ("fpr", "tpr"):
-        assert curve[name] == pytest.approx(stats["roc_curve"][name])
-    assert curve["thresholds"] == stats["roc_curve"]["thresholds"]
-
-
 def test_the_weighted_curves_of_the_bootstrap_agree_with_sklearn_on_repeated_units(scored):
     ranked = classification.RankedUnits(scored.labels, scored.scores)
     weights = np.random.default_rng(3).integers(0, 4, (5, 60)).astype(float)
     hits, alarms = ranked.cumulated(weights)
-    areas, precisions = classification._areas(hits, alarms), classification._average_precision(hits, alarms)
+    areas, precisions = (
+        resampling.RankedPairs(scored.labels, scored.scores, np.arange(60)).areas(weights),
+        classification._average_precision(hits, alarms),
+    )
     for row, weight in enumerate(weights.astype(int)):
         labels, scores = np.repeat(scored.labels, weight), np.repeat(scored.scores, weight)
         assert areas[row] == pytest.approx(roc_auc_score(labels, scores))
@@ -81,16 +74,44 @@ def test_rates_agree_with_the_confusion_table(stats, units):
     assert found["f1"].ci95[0] < block["f1"] < found["f1"].ci95[1]
 
 
-def test_likelihood_ratios_and_predictive_values_agree_with_their_reference(stats):
-    block = stats["confusion"]
-    counts = Counts(tp=45, fn=5, fp=20, tn=180)
+def test_predictive_values_at_the_tables_own_prevalence_are_those_of_the_table():
+    found = predictive_values_at(Counts(tp=45, fn=5, fp=20, tn=180), prevalence=0.2)
+    assert found["ppv"].value == pytest.approx(45 / 65) and found["npv"].value == pytest.approx(180 / 185)
+
+
+@pytest.mark.parametrize("name", ["ppv", "npv"])
+def test_the_interval_of_a_predictive_value_is_that_of_the_likelihood_ratio(name):
+    counts, odds = Counts(tp=45, fn=5, fp=20, tn=180), 0.05 / 0.95
+    low, high = predictive_values_at(counts, prevalence=0.05)[name].ci95
     ratios = likelihood_ratios(counts)
-    assert counts.mcc == pytest.approx(block["mcc"])
-    assert ratios["lr_positive"].value == pytest.approx(block["likelihood_ratio"]["pos"])
-    assert ratios["lr_positive"].ci95 == pytest.approx(block["likelihood_ratio"]["pos_ci_log"])
-    assert ratios["lr_negative"].ci95 == pytest.approx(block["likelihood_ratio"]["neg_ci_log"])
-    for prevalence, values in block["at_prevalence"].items():
-        assert predictive_values(0.9, 0.9, prevalence=float(prevalence)) == pytest.approx((values["ppv"], values["npv"]))
+    chances = [odds * end for end in ratios["lr_positive" if name == "ppv" else "lr_negative"].ci95]
+    expected = [chance / (1 + chance) for chance in chances] if name == "ppv" else [1 / (1 + chance) for chance in chances[::-1]]
+    assert (low, high) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_predictive_value_covers_it():
+    generator, inside = np.random.default_rng(0), []
+    truth = predictive_values(0.85, 0.9, prevalence=0.05)
+    for tp, tn in zip(generator.binomial(60, 0.85, 4000), generator.binomial(120, 0.9, 4000), strict=True):
+        found = predictive_values_at(Counts(int(tp), 60 - int(tp), 120 - int(tn), int(tn)), prevalence=0.05)
+        inside.append([found[name].ci95[0] <= value <= found[name].ci95[1] for name, value in zip(("ppv", "npv"), truth, strict=True)])
+    assert (np.mean(inside, axis=0) >= 0.93).all()
+
+
+def test_a_predictive_value_without_a_wrong_call_keeps_a_wide_interval():
+    found = predictive_values_at(Counts(tp=3, fn=0, fp=0, tn=3), prevalence=0.05)
+    assert found["ppv"].value == 1 and found["ppv"].ci95[0] < 0.5
+    assert "1/2 was added" in found["npv"].note
+
+
+def test_without_a_call_or_a_class_there_is_no_predictive_value():
+    assert predictive_values_at(Counts(tp=0, fn=3, fp=0, tn=3), prevalence=0.05)["ppv"].value is None
+    assert "one class is missing" in predictive_values_at(Counts(tp=2, fn=1, fp=0, tn=0), prevalence=0.05)["npv"].note
+
+
+def test_one_class_has_no_balanced_accuracy():
+    assert Counts(tp=2, fn=1, fp=0, tn=0).balanced_accuracy is None
 
 
 def test_without_negatives_specificity_and_areas_are_null(units):

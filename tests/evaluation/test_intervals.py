@@ -1,44 +1,22 @@
 import numpy as np
 import pytest
 
-from medssl.evaluation.intervals import clopper_pearson, clustered_proportion, proportion, wilson
-
-
-def test_wilson_and_clopper_pearson_agree_with_statsmodels(stats):
-    for case in stats["proportion_ci_95"]["cases"]:
-        assert wilson(case["k"], case["n"]) == pytest.approx(case["wilson"], abs=1e-6)
-        assert clopper_pearson(case["k"], case["n"]) == pytest.approx(case["clopper_pearson"], abs=1e-6)
+from medssl.evaluation.intervals import (
+    agresti_coull,
+    clopper_pearson,
+    clustered_proportion,
+    jeffreys,
+    patient_weights,
+    proportion,
+    ratio_error,
+    wilson,
+)
 
 
 def test_nothing_measured_is_null_and_says_what_is_missing():
     record = proportion(0, 0, empty="no negative scan").to_json()
     assert (record["value"], record["ci95"], record["k"], record["n"]) == (None, [None, None], 0, 0)
     assert record["note"] == "cannot be measured: no negative scan"
-
-
-def test_wilson_covers_the_truth_about_95_times_in_100():
-    k = np.random.default_rng(0).binomial(30, 0.9, 20_000)
-    inside = [low <= 0.9 <= high for low, high in (wilson(int(value), 30) for value in k)]
-    assert 0.93 <= np.mean(inside) <= 0.98
-
-
-def test_the_bootstrap_of_patients_agrees_with_its_reference(stats):
-    block = stats["clustered_proportion"]
-    hits, trials = np.array(block["detected_of_lesions_per_patient"]).T
-    metric = clustered_proportion(hits, trials, empty="", draws=20_000)
-    assert metric.value == pytest.approx(block["point"])
-    assert metric.ci95 == pytest.approx(block["bootstrap_patients_20000_percentile"], abs=block["tolerance_bootstrap"])
-
-
-def test_the_bootstrap_of_patients_covers_slices_that_hang_together():
-    generator = np.random.default_rng(1)
-    covered = []
-    for _ in range(200):
-        rates = generator.beta(4, 1, 40)
-        trials = generator.integers(1, 8, 40)
-        low, high = clustered_proportion(generator.binomial(trials, rates), trials, empty="", draws=500).ci95
-        covered.append(low <= 0.8 <= high)
-    assert np.mean(covered) >= 0.9
 
 
 def test_a_perfect_rate_of_few_patients_keeps_a_wide_interval():
@@ -51,3 +29,36 @@ def test_a_perfect_rate_of_few_patients_keeps_a_wide_interval():
 def test_wilson_stands_beside_the_bootstrap():
     metric = clustered_proportion([1, 3, 0], [2, 3, 2], empty="").to_json()
     assert metric["wilson95"] == pytest.approx(list(wilson(4, 7)))
+
+
+def test_of_no_trial_nothing_is_known():
+    assert wilson(0, 0) == clopper_pearson(0, 0) == agresti_coull(0, 0) == (0, 1)
+
+
+def test_agresti_coull_is_held_within_0_and_1():
+    assert agresti_coull(0, 3)[0] == 0 and agresti_coull(3, 3)[1] == 1
+
+
+def test_jeffreys_never_claims_certainty():
+    assert jeffreys(0, 5)[0] > 0 and jeffreys(5, 5)[1] < 1
+
+
+def test_the_error_of_a_ratio_of_one_patient_is_not_known():
+    assert np.isnan(ratio_error([1], [2]))
+
+
+def test_the_error_of_a_ratio_is_that_of_a_mean_when_all_patients_have_one_unit():
+    hits = np.array([1, 0, 1, 1, 0, 1])
+    assert ratio_error(hits, np.ones(6)) == pytest.approx(hits.std(ddof=1) / np.sqrt(6))
+
+
+def test_every_draw_is_of_as_many_patients_as_there_are():
+    blocks = list(patient_weights(7, columns=400_000, draws=50))
+    assert len(blocks) > 1 and sum(len(block) for block in blocks) == 50
+    assert all((block.sum(axis=1) == 7).all() for block in blocks)
+
+
+def test_a_patient_is_drawn_once_on_average_with_the_variance_of_a_draw_with_replacement():
+    drawn = np.concatenate(list(patient_weights(10, draws=20_000)))
+    assert drawn.mean(axis=0) == pytest.approx(np.ones(10), abs=0.05)
+    assert drawn.var(axis=0) == pytest.approx(np.full(10, 0.9), abs=0.05)

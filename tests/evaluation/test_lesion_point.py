@@ -22,9 +22,9 @@ def test_the_best_f1_is_that_of_a_search_over_all_scores() -> None:
     assert (point["n"], point["n_scans"], point["sensitivity"], point["fp_per_scan"]) == (3, 2, pytest.approx(2 / 3), 0.5)
 
 
-@pytest.mark.parametrize(("rule", "threshold"), [("fp <= 0", 0.9), ("fp <= 0.5", 0.4), ("fp <= 8", 0.4)])
+@pytest.mark.parametrize(("rule", "threshold"), [("fp <= 0", 0.75), ("fp <= 0.5", 0.35), ("fp <= 8", 0.35)])
 def test_a_rate_of_false_positives_is_kept(rule: str, threshold: float) -> None:
-    assert choose_lesion_point(SCANS, rule=rule, locked_at="now")["threshold"] == threshold
+    assert choose_lesion_point(SCANS, rule=rule, locked_at="now")["threshold"] == pytest.approx(threshold)
 
 
 def test_without_a_lesion_the_rule_says_so() -> None:

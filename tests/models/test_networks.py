@@ -6,7 +6,7 @@ import torch
 from medssl.errors import BundleError, ConfigError
 from medssl.models.architecture import Architecture, Network
 from medssl.models.decoder import ViTSegmenter
-from medssl.models.heads import ViTClassifier
+from medssl.models.heads import AttentionClassifier, ViTClassifier
 from medssl.models.residual_unet import ResidualUNet
 from medssl.models.vit import ViT
 
@@ -63,3 +63,40 @@ def test_what_is_dropped_in_training_changes_no_weights() -> None:
     assert described().same_weights(described(drop_path=0.2))
     assert described() != described(drop_path=0.2)
     assert not described().same_weights(described(layer_scale=0.1))
+
+
+def bags(encoder_dims: int = 2) -> AttentionClassifier:
+    return AttentionClassifier(ViT((4,) * encoder_dims, width=16, depth=1, heads=2), classes=3, hidden=8).eval()
+
+
+def test_attention_pools_slices_as_in_equations_7_and_9() -> None:
+    network, images = bags(), torch.randn(2, 5, 1, 8, 8)
+    expected = []
+    for bag in images:
+        features = network.encoder.pooled(bag)
+        powers = []
+        for h in features:
+            content, gate = (part.weight @ h + part.bias for part in (network.content, network.gate))
+            gated = torch.tanh(content) * torch.sigmoid(gate)
+            powers.append(torch.exp(network.weight.weight[0] @ gated + network.weight.bias[0]))
+        pooled = sum(power / sum(powers) * h for power, h in zip(powers, features, strict=True))
+        expected.append(network.head(pooled))
+    torch.testing.assert_close(network(images), torch.stack(expected))
+
+
+def test_the_order_of_slices_does_not_count_nor_do_repeats_of_all_of_them() -> None:
+    network, images = bags(), torch.randn(1, 4, 1, 8, 8)
+    torch.testing.assert_close(network(images[:, torch.tensor([2, 0, 3, 1])]), network(images))
+    torch.testing.assert_close(network(torch.cat([images, images], dim=1)), network(images))
+
+
+def test_a_bag_network_is_rebuilt_from_its_own_description() -> None:
+    network, images = bags(), torch.randn(1, 4, 1, 8, 8)
+    rebuilt = network.architecture().build()
+    rebuilt.load_state_dict(network.state_dict())
+    assert rebuilt.eval()(images).equal(network(images))
+
+
+def test_attention_over_volumes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="attention pools slices"):
+        bags(3)

@@ -18,9 +18,10 @@ def store(tmp_path: Path) -> Path:
     folder, generator = tmp_path / "store", np.random.default_rng(0)
     rows, scans, signs = [], {}, []
     for number, split in enumerate(["train", "train", "val", "val"]):
-        row = ManifestRow(scan_id=f"s{number}", patient=f"p{number}", split=split, image="x", sha256=f"{number:064d}", has_lesion="1")
+        held = 1 - number % 2
+        row = ManifestRow(f"s{number}", f"p{number}", "x", split=split, sha256=f"{number:064d}", has_lesion=str(held))
         image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
-        lesion[0, 4:9, 4:9, 1:3] = 1
+        lesion[0, 4:9, 4:9, 1:3] = held
         key = entry_key(row.sha256, Preprocess())
         write_entry(folder, row.scan_id, key, image=encode(image + 3 * lesion), affine=np.eye(4), lesion=lesion)
         rows.append(row)

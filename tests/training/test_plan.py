@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.dataset import Batches
+from medssl.data.sampling import Batches
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
 from medssl.training.plan import Plan, estimate

@@ -1,0 +1,180 @@
+"""Masked, contrastive, hybrid or no pretraining for malignancy on chest CT slices, and a DenseNet121 of MONAI beside them.
+
+Data: IQ-OTH/NCCD (Alyasriy, AL-Huseiny, Mendeley Data). All arms share one split by groups of neighbouring numbers, in which nearly equal
+images are kept together; their pairs are counted and printed. Encoders see every training image without labels for the same number of
+steps; then each is fine-tuned with all training labels. DenseNet121 starts from scratch and trains for as long as the slowest arm took,
+pretraining included. Thresholds come from validation images; test images are scored once an arm. The images have no patient ids: patients
+may be in two groups, and nothing here is a claim about lung cancer.
+
+    python -m benchmarks.lung_ct [--data LUNG_CT_FOLDER] [--work FOLDER] [--steps 300]
+
+A run that was stopped goes on where it was.
+"""
+
+import argparse
+import datetime
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers import classifier, pictures_of
+from data_prep.lung_ct import find
+from medssl.assets import asset
+from medssl.data.dataset import load_cases
+from medssl.data.leakage import Guard, Leakage
+from medssl.data.manifest import Manifest, ManifestRow, name_rows
+from medssl.data.prepare import prepare
+from medssl.data.preprocess import Preprocess
+from medssl.data.store import Store
+from medssl.evaluation.classification import Units, assess
+from medssl.evaluation.metric import Metric
+from medssl.evaluation.operating_point import choose
+from medssl.scoring.finding import Finding
+from medssl.scoring.folder import score_split
+from medssl.scoring.predictor import Predictor
+from medssl.training.launch import launch_finetune, launch_pretrain
+
+ARMS: Mapping[str, str] = {"scratch": "", "masked": "mae_2d", "contrastive": "simclr_2d", "hybrid": "hybrid_2d"}
+PEER = "MONAI DenseNet121 from scratch"
+SIDE, RULE, POSITIVE = 160, "youden midway", "malignant"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lung_ct"
+
+Scores = Mapping[str, float]
+
+
+def open_store(find: Callable[[Path], Iterable[ManifestRow]], data: Path, work: Path) -> Store:
+    """The store of a data set, split once, nearly equal images in one split."""
+    table = work / "images.csv"
+    if not table.is_file():
+        Manifest(tuple(name_rows(find(data)))).write(table)
+    grid = Preprocess(matrix=(SIDE, SIDE), intensity="percentile")
+    prepare(data, work / "store", labels=table, preprocess=grid, guard=Guard(keep_together=True))
+    return Store(work / "store")
+
+
+def options(out: Path, steps: int, store: Path) -> list[str]:
+    """One slice a sample, the whole picture a crop; a run that was stopped goes on."""
+    crops = ["--feed.crops.size", f"[{SIDE}, {SIDE}]", "--feed.crops.context", "1", "--feed.store", str(store)]
+    resume = str((out / "config.yaml").is_file()).lower()
+    return [*crops, "--training.steps", str(steps), "--out", str(out), "--resume", resume]
+
+
+def timed(out: Path, run: Callable[[], object]) -> float:
+    """Seconds of a run, also of one that was made before."""
+    record = out / "seconds.json"
+    if not record.is_file():
+        start = time.monotonic()
+        run()
+        record.write_text(json.dumps(time.monotonic() - start), encoding="utf-8")
+    return float(json.loads(record.read_text(encoding="utf-8")))
+
+
+def pretrained(arm: str, work: Path, steps: int) -> tuple[Path | None, float]:
+    """The encoder bundle of an arm and the seconds it took; none from scratch."""
+    if not ARMS[arm]:
+        return None, 0.0
+    out = work / f"pretrain_{arm}"
+    config = ["--config", str(asset(f"configs/pretrain/{ARMS[arm]}.yaml")), "--objective.init_args.encoder.init_args.in_channels", "1"]
+    seconds = timed(out, lambda: launch_pretrain([*config, *options(out, steps, work / "store")]))
+    return out / "bundle", seconds
+
+
+def finetuned(arm: str, bundle: Path | None, work: Path, steps: int) -> tuple[Path, float]:
+    """The lesion bundle of an arm and the seconds it took."""
+    out = work / f"finetune_{arm}"
+    config = ["--config", str(asset("configs/finetune/classifier_2d.yaml")), "--network.init_args.encoder.init_args.in_channels", "1"]
+    start = [] if bundle is None else ["--bundle", str(bundle)]
+    labels = ["--labels.positive", f"[{POSITIVE}]", "--labels.rule", RULE]
+    return out / "bundle", timed(out, lambda: launch_finetune([*config, *start, *labels, *options(out, steps, work / "store")]))
+
+
+def scored(bundle: Path, store: Store, split: str, out: Path) -> Scores:
+    """Probability of malignancy of each image of a split."""
+    score_split(Predictor(bundle), store, split, out)
+    findings = [Finding.read(path) for path in sorted((out / "scans").glob("*.json"))]
+    return {finding.scan_id: finding.score for finding in findings if finding.score is not None}
+
+
+def peer_scores(store: Store, seconds: float) -> tuple[Scores, Scores]:
+    """What a DenseNet121 says of validation and test images after so many seconds of training."""
+    train, *others = (load_cases(store, store.manifest.split(split)) for split in ("train", "val", "test"))
+    names = sorted({case.row.label for case in train})
+    told = classifier(pictures_of(train), np.array([names.index(case.row.label) for case in train]), len(names), seconds)
+    column = names.index(POSITIVE)
+    val, test = ({case.row.scan_id: float(p) for case, p in zip(part, told(pictures_of(part))[:, column], strict=True)} for part in others)
+    return val, test
+
+
+def judged(val: Scores, test: Scores, store: Store) -> Mapping[str, Metric]:
+    """The numbers of the test images at a threshold from the validation images; intervals draw groups of images."""
+    cases = {case.row.scan_id: case for split in ("val", "test") for case in load_cases(store, store.manifest.split(split))}
+    labels = {name: int(case.row.label == POSITIVE) for name, case in cases.items()}
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    point = choose([labels[name] for name in val], list(val.values()), unit="scan", rule=RULE, locked_at=now)
+    units = Units.of(
+        "scan",
+        labels=[labels[name] for name in test],
+        scores=list(test.values()),
+        patients=[cases[name].row.patient for name in test],
+    )
+    return assess(units, threshold=point.threshold, clustered=True)
+
+
+def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]) -> list[str]:
+    """A Markdown table."""
+    names = ("auroc", "sensitivity", "specificity")
+    lines = ["| arm | AUROC | sensitivity | specificity | seconds of training |", "|---|--:|--:|--:|--:|"]
+    for arm, metrics in found.items():
+        cells = [cell(metrics[name]) for name in names]
+        lines.append(f"| {arm} | {' | '.join(cells)} | {seconds[arm]:.0f} |")
+    return lines
+
+
+def cell(metric: Metric) -> str:
+    """A number and its interval."""
+    interval = "" if metric.ci95 is None else f" ({metric.ci95[0]:.3f} to {metric.ci95[1]:.3f})"
+    return "-" if metric.value is None else f"{metric.value:.3f}{interval}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of IQ-OTH/NCCD as data_prep/lung_ct.py reads it")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "lung_ct", help="where runs are kept")
+    parser.add_argument("--steps", type=int, default=300, help="of pretraining and of fine-tuning")
+    given = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    if not given.data.is_dir():
+        print(f"no images of IQ-OTH/NCCD at {given.data.name}; give their folder with --data")
+        return
+    given.work.mkdir(parents=True, exist_ok=True)
+    compare(open_store(find, given.data, given.work), given.work, given.steps)
+
+
+def compare(store: Store, work: Path, steps: int) -> None:
+    """Every arm, one after the other."""
+    sizes = {split: len(store.manifest.split(split)) for split in ("train", "val", "test")}
+    print(f"{sizes}; {Leakage.read(store.folder).pairs} pairs of equal or nearly equal images of two groups, kept in one split")
+    found, seconds = {}, {}
+    for arm in ARMS:
+        start, before = pretrained(arm, work, steps)
+        bundle, after = finetuned(arm, start, work, steps)
+        val, test = (scored(bundle, store, split, work / f"{split}_{arm}") for split in ("val", "test"))
+        found[arm], seconds[arm] = judged(val, test, store), before + after
+    seconds[PEER] = max(seconds.values())
+    found[PEER] = judged(*peer_scores(store, seconds[PEER]), store)
+    print("\n".join(rows(found, seconds)))
+    areas = {arm: float(metrics["auroc"].value or 0) for arm, metrics in found.items()}
+    best = max(ARMS, key=lambda arm: areas[arm])
+    record = {"benchmark": "lung_ct", "medssl": areas[best], "peer": areas[PEER], "peer_name": PEER, "ratio": areas[best] / areas[PEER]}
+    print(json.dumps(record | {"unit": "AUROC", "higher_is_better": True, "arms": areas}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Several classes: against scikit-learn and against sums written out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
+
+from medssl.evaluation.multiclass import ClassUnits, assess, class_dice, confusion, dice_by_class, macro, macro_auroc
+
+NAMES = ("normal", "benign", "malignant")
+
+
+def units(count: int = 60, *, exclusive: bool = True) -> ClassUnits:
+    generator = np.random.default_rng(0)
+    index = generator.integers(0, 3, count)
+    truth = np.eye(3, dtype=int)[index] if exclusive else generator.integers(0, 2, (count, 3))
+    raw = np.exp(generator.normal(size=(count, 3)) + 1.2 * truth)
+    scores = raw / raw.sum(axis=1, keepdims=True) if exclusive else raw / (1 + raw)
+    patients = np.array([f"p{number // 2}" for number in range(count)])
+    return ClassUnits("scan", NAMES, truth, scores, patients, exclusive)
+
+
+def test_macro_auroc_is_the_mean_against_the_rest() -> None:
+    one = units()
+    assert macro_auroc(one).value == pytest.approx(roc_auc_score(one.truth.argmax(axis=1), one.scores, multi_class="ovr"))
+
+
+def test_rates_are_those_of_scikit_learn() -> None:
+    one = units()
+    truth, called = one.truth.argmax(axis=1), one.scores.argmax(axis=1)
+    assert macro(one, "recall").value == pytest.approx(balanced_accuracy_score(truth, called))
+    assert macro(one, "f1").value == pytest.approx(f1_score(truth, called, average="macro"))
+    np.testing.assert_array_equal(confusion(one), confusion_matrix(truth, called))
+
+
+def test_several_labels_have_areas_and_f1_but_no_confusion_table() -> None:
+    several = units(exclusive=False)
+    record = assess(several)
+    assert record["macro_auroc"]["value"] == pytest.approx(roc_auc_score(several.truth, several.scores, average="macro"))
+    assert record["macro_f1"]["value"] == pytest.approx(f1_score(several.truth, several.scores >= 0.5, average="macro"))
+    assert "confusion" not in record
+
+
+def test_the_interval_of_the_macro_mean_draws_whole_patients() -> None:
+    one = units()
+    generator, samples = np.random.default_rng(5), []
+    names = np.unique(one.patients)
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(one.patients == name) for name in generator.choice(names, len(names))])
+        samples.append(roc_auc_score(one.truth[rows].argmax(axis=1), one.scores[rows], multi_class="ovr"))
+    interval = macro_auroc(one).ci95
+    assert interval is not None
+    np.testing.assert_allclose(interval, np.percentile(samples, (2.5, 97.5)), atol=0.02)
+
+
+def test_a_class_without_members_is_left_out_and_said() -> None:
+    one = units()
+    kept = one.truth[:, 2] == 0
+    fewer = ClassUnits("scan", NAMES, one.truth[kept], one.scores[kept], one.patients[kept], True)
+    metric = macro(fewer, "recall")
+    assert metric.value == pytest.approx(np.mean([assess(fewer)["by_class"][name]["recall"] for name in NAMES[:2]]))
+    assert "1 of 3 classes are left out" in metric.note
+
+
+def test_without_units_nothing_is_measured() -> None:
+    nobody = ClassUnits("scan", NAMES, np.zeros((0, 3), int), np.zeros((0, 3)), np.zeros(0, str), True)
+    record = assess(nobody)
+    assert (record["macro_auroc"]["value"], record["macro_f1"]["value"], record["n"]) == (None, None, 0)
+
+
+def test_dice_of_each_class_is_that_of_its_voxels() -> None:
+    truth, found = np.zeros((4, 4, 1), int), np.zeros((4, 4, 1), int)
+    truth[:2], truth[2] = 1, 2
+    found[:1], found[2] = 1, 2
+    assert class_dice(found, truth, 3) == (pytest.approx(2 * 4 / 12), 1.0, None)
+
+
+def test_mean_dice_of_a_class_is_over_the_scans_that_have_it() -> None:
+    record = dice_by_class(("a", "b"), [(0.5, None), (1.0, None)], ["p", "q"])
+    assert (record["a"]["mean"], record["a"]["n"], record["b"]["n"]) == (0.75, 2, 0)

@@ -1,0 +1,130 @@
+"""Fine-tuning of every task of named classes, from a store to the numbers of a report."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medssl.data.store import Store
+from medssl.errors import ConfigError, ManifestError
+from medssl.models.bundle import Bundle
+from medssl.report.write import write_report
+from medssl.scoring.finding import Finding
+from medssl.scoring.folder import score_split
+from medssl.scoring.predictor import Predictor
+from medssl.training.launch import launch_finetune
+from tests.training.classes_store import write_classes
+
+ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
+VOLUMES = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4, 4], "width": 16, "depth": 1, "heads": 2}}
+BREAST = ["normal", "benign", "malignant"]
+TUMOUR = {"classes": ["oedema", "core"], "mask_values": [2, 4]}
+
+
+def settings(store: Path, network: str, *, classes: int, labels: dict[str, Any], encoder: dict[str, Any] = ENCODER) -> dict[str, Any]:
+    size = [16] * len(encoder["init_args"]["patch"][:2]) + [4] * (len(encoder["init_args"]["patch"]) - 2)
+    return {
+        "network": {"class_path": f"medssl.models.{network}", "init_args": {"encoder": encoder, "classes": classes}},
+        "feed": {"crops": {"size": size}, "batch_size": 4, "store": str(store)},
+        "training": {"steps": 2, "checkpoint_steps": 2, "precision": "32-true"},
+        "labels": labels,
+    }
+
+
+def tuned(folder: Path, config: dict[str, Any]) -> Bundle:
+    path = folder / "finetune.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return launch_finetune(["--config", str(path), "--out", str(folder / "run")])
+
+
+def reported(folder: Path, store: Path) -> dict[str, Any]:
+    score_split(Predictor(folder / "run" / "bundle"), Store(store), "test", folder / "results")
+    return write_report(folder / "results", folder / "results")
+
+
+def findings(folder: Path) -> list[Finding]:
+    return [Finding.read(path) for path in sorted((folder / "results" / "scans").glob("*.json"))]
+
+
+def test_one_class_of_several_is_learned_and_reported(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", BREAST)
+    config = settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST, "positive": ["malignant"]}, encoder=VOLUMES)
+    config["feed"]["crops"] |= {"balanced": True}
+    config["loss"] = {"class_path": "medssl.training.losses.Focal", "init_args": {"weights": "balanced", "smoothing": 0.1}}
+    bundle = tuned(tmp_path, config)
+    assert (bundle.class_names, bundle.outputs.names) == (("malignant",), tuple(BREAST))
+    record = reported(tmp_path, store)["classes"]
+    assert record["scan"]["n"] == record["patient"]["n"] == 3
+    assert sum(map(sum, record["scan"]["confusion"])) == 3
+    for finding in findings(tmp_path):
+        assert sum(finding.class_scores.values()) == pytest.approx(1)
+        assert finding.score == pytest.approx(finding.class_scores["malignant"])
+    assert "AUROC against the rest" in (tmp_path / "results" / "report.html").read_text()
+
+
+def test_several_labels_of_a_scan_are_learned_and_reported(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", ["nodule;effusion", "effusion", "normal"])
+    labels = {"classes": ["nodule", "effusion"], "multi_label": True}
+    bundle = tuned(tmp_path, settings(store, "heads.Classifier", classes=2, labels=labels, encoder=VOLUMES))
+    assert not bundle.outputs.exclusive
+    record = reported(tmp_path, store)["classes"]
+    assert {name: part["n"] for name, part in record["scan"]["by_class"].items()} == {"nodule": 1, "effusion": 2}
+    for finding in findings(tmp_path):
+        assert finding.score == pytest.approx(max(finding.class_scores.values()))
+
+
+def test_labels_of_scans_train_an_encoder_of_slices_by_attention(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", BREAST)
+    config = settings(store, "heads.AttentionClassifier", classes=3, labels={"classes": BREAST})
+    config["feed"]["crops"] |= {"bag": 3}
+    tuned(tmp_path, config)
+    assert reported(tmp_path, store)["classes"]["scan"]["n"] == 3
+    assert all(len(finding.slice_scores) == 1 for finding in findings(tmp_path))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_classes_of_a_mask_are_segmented_and_reported(tmp_path: Path, dims: int) -> None:
+    store = write_classes(tmp_path / "store", ["", ""], values=[(2, 4), (4,)])
+    encoder = {
+        "class_path": "medssl.models.residual_encoder.ResidualEncoder",
+        "init_args": {"spatial_dims": dims, "stage_widths": [4, 8], "stage_blocks": [1, 1]},
+    }
+    config = settings(store, "unet.PyramidUNet", classes=3, labels={**TUMOUR, "positive": ["core"]})
+    config["network"]["init_args"] |= {"encoder": encoder, "deep_supervision": True}
+    config["feed"]["crops"]["size"] = [16, 16, 4][:dims]
+    config["loss"] = {"class_path": "medssl.training.losses.DiceCrossEntropy", "init_args": {"weights": "balanced"}}
+    config["training"] |= {"steps": 30, "learning_rate": 0.02}
+    bundle = tuned(tmp_path, config)
+    assert (bundle.class_names, bundle.outputs.background) == (("core",), True)
+    record = reported(tmp_path, store)["classes"]
+    assert set(record["segmentation"]) == {"oedema", "core"}
+    assert record["segmentation"]["core"]["n"] == 2
+    assert {lesion.class_name for finding in findings(tmp_path) for lesion in finding.lesions} <= {"core"}
+
+
+def test_a_mask_of_lesion_against_none_is_segmented_by_the_class_of_its_scan(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", BREAST, values=[(), (1,), (1,)])
+    config = settings(store, "decoder.ViTSegmenter", classes=3, labels={"classes": ["benign", "malignant"]})
+    tuned(tmp_path, config)
+    record = reported(tmp_path, store)["classes"]
+    assert {name: part["n"] for name, part in record["scan"]["by_class"].items()} == {"benign": 1, "malignant": 1}
+
+
+def test_another_number_of_channels_is_named(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", BREAST)
+    with pytest.raises(ConfigError, match="1 output channels, 3 named classes need 3"):
+        tuned(tmp_path, settings(store, "heads.Classifier", classes=1, labels={"classes": BREAST}, encoder=VOLUMES))
+
+
+def test_an_unknown_class_is_named_before_training(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", [*BREAST, "cyst"])
+    with pytest.raises(ManifestError, match=r"'cyst' \(2 scans\)"):
+        tuned(tmp_path, settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES))
+
+
+def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", ["lesion", "normal"])
+    tuned(tmp_path, settings(store, "heads.Classifier", classes=1, labels={}, encoder=VOLUMES))
+    assert '"outputs"' not in (tmp_path / "run" / "bundle" / "bundle.json").read_text()
+    assert "classes" not in reported(tmp_path, store)
