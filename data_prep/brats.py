@@ -3,7 +3,8 @@
 Source: examples distributed with DeepMedic (Kamnitsas et al., Med Image Anal 36, 2017) of BRATS 2015 (Menze et al., IEEE Trans Med
 Imaging 34, 2015). Licence: CC BY-NC-SA 3.0.
 Layout: `<patient>/flair.nii.gz`, `t1c.nii.gz`, `tumour.nii.gz` (several classes), `brainmask.nii.gz`.
-Traps: few patients, for the 3D code path and not for claims; skull-stripped and z-scored already; any tumour class counts as lesion.
+Traps: few patients, for the 3D code path and not for claims; skull-stripped and z-scored already; without `labels.classes` any tumour
+class counts as lesion (configs/finetune/classes/brats_segmenter.yaml names them).
 
     python data_prep/brats.py FOLDER --out manifest.csv
 """

@@ -8,7 +8,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -257,17 +257,18 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     return int(counts.get("rejected", 0) > 0)
 
 
-def report(results: Path, *, reference: Path | None = None, out: Path | None = None) -> int:
+def report(results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None) -> int:
     """Write metrics.json and report.html of a results folder.
 
     Args:
         results: What `score` or `evaluate` wrote.
         reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
         out: Where the report goes; the results folder itself by default.
+        against: Results of another model on the same scans, to compare with; may be given several times.
     """
     from medssl.report.write import write_report
 
-    write_report(results, out or results, reference=reference)
+    write_report(results, out or results, reference=reference, against=against or ())
     _say(f"report: {(out or results) / 'report.html'}")
     return 0
 
@@ -338,14 +339,25 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """Options as the parser wants them: `--allow-leakage` as `--allow_leakage`, and a switch that stands alone as `--switch=true`."""
-    switches = {f"--{name}" for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool}
-    named = [_underscored(argument) for argument in arguments]
+    """Options as the parser wants them.
+
+    `--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and an option that may be given several times
+    as `--option+`, which adds to a list.
+    """
+    kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+    switches = {name for name, kind in kinds.items() if kind is bool}
+    lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
+    named = [_added(_underscored(argument), lists) for argument in arguments]
     following = [*named[1:], ""]
     return [
         f"{name}=true" if name in switches and after not in ("true", "false") else name
         for name, after in zip(named, following, strict=True)
     ]
+
+
+def _added(argument: str, lists: Container[str]) -> str:
+    name, equals, value = argument.partition("=")
+    return name + "+" + equals + value if name in lists else argument
 
 
 def _underscored(argument: str) -> str:
@@ -359,7 +371,7 @@ def _train(command: str, arguments: list[str]) -> int:
     from medssl.training.launch import launch
     from medssl.training.plan import Plan
 
-    outcome = launch(command, arguments)
+    outcome = launch(command, arguments, finish=_write_out_of_fold)
     if isinstance(outcome, Bundle):
         _say(f"bundle {outcome.model_id} written")
     elif isinstance(outcome, Submitted):
@@ -367,6 +379,14 @@ def _train(command: str, arguments: list[str]) -> int:
     elif isinstance(outcome, Plan):
         _show_table(["plan", ""], outcome.rows())
     return 0
+
+
+def _write_out_of_fold(run: Path) -> None:
+    from medssl.scoring.out_of_fold import has_folds, write_out_of_fold
+
+    if has_folds(run):
+        write_out_of_fold(run)
+        _say(f"out-of-fold results in {run.name}/out_of_fold; medssl report {run.name}/out_of_fold gives cross-validated numbers")
 
 
 def _parse(parse: Callable[[list[str]], object], arguments: list[str], command: str) -> object:

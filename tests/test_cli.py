@@ -192,3 +192,38 @@ def test_a_bundle_and_another_way_of_reading_exclude_each_other(
 def test_an_unknown_choice_is_exit_code_2(series: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(series), "--tilt", "straight"]) == 2
     assert "tilt" in one_line(capsys)
+
+
+@pytest.fixture
+def store(tmp_path: Path, bundle: Path) -> Path:
+    """Four prepared MR scans, two with a lesion, all for testing."""
+    lines = ["patient,image,lesion,split,modality"]
+    for number in range(4):
+        array = np.random.default_rng(number).integers(0, 100, (8, 8, 4)).astype(np.int16)
+        lesion = np.zeros_like(array)
+        lesion[2:5, 2:5, 1] = number % 2
+        for name, part in (("image", array), ("lesion", lesion)):
+            nib.save(nib.Nifti1Image(part, np.diag([1, 1, 3, 1])), tmp_path / f"{name}{number}.nii.gz")
+        lines.append(f"p{number},image{number}.nii.gz,lesion{number}.nii.gz,test,MR")
+    (tmp_path / "patients.csv").write_text("\n".join(lines))
+    assert main(["prepare", str(tmp_path), "--out", str(tmp_path / "store"), "--like", str(bundle)]) == 0
+    return tmp_path / "store"
+
+
+def test_evaluate_leaves_robustness_that_a_later_report_keeps(bundle: Path, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["evaluate", str(bundle), str(store), "--out", str(out), "--robustness", "true", "--scans", "3"]) == 0
+    first = json.loads((out / "metrics.json").read_text())["robustness"]
+    assert (first["panel"]["scans"], first["panel"]["of_scans"], first["panel"]["not_done"]) == (3, 4, 0)
+    assert len(first["panel"]["conditions"]) == 8 * 5  # what can happen to MR
+    assert main(["report", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text())["robustness"] == first
+    assert "Robustness" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("wrong", [["--scans", "3"], ["--robustness", "true", "--scans", "0"]])
+def test_a_number_of_scans_that_means_nothing_is_exit_code_2(
+    bundle: Path, tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(bundle), str(tmp_path), "--out", str(tmp_path / "out"), *wrong]) == 2
+    assert "--scans" in one_line(capsys)

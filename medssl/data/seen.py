@@ -79,6 +79,15 @@ def merged(before: Seen, scans: Iterable[dict[str, str]], *, reason: str = "") -
     return {"scans": list(every.values()), "allowed": sorted({*before.get("allowed", ()), reason} - {""})}
 
 
+def merged_all(many: Iterable[Seen]) -> dict[str, Any]:
+    """What all of several bundles have seen together."""
+    whole: dict[str, Any] = {}
+    for seen in many:
+        known = merged(whole, seen.get("scans", ()))
+        whole = {**known, "allowed": sorted({*known["allowed"], *seen.get("allowed", ())})}
+    return whole
+
+
 def overlap(seen: Seen, rows: Sequence[ManifestRow], signs: Bits, *, around: Iterable[ManifestRow] = ()) -> Overlap:
     """Compare scans with those that a model has seen.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
 from medssl.evaluation.classification import Units
 from medssl.evaluation.intervals import Floats, bootstrap_interval, index_patients, patient_weights, wilson
@@ -17,6 +18,8 @@ DEFINITION = "probability of lesion against observed frequency, bins of equal wi
 _Z95 = 1.959963984540054
 _EDGE = 1e-6  # scores of exactly 0 or 1 have no logit
 _DIVERGED = 50.0
+_LEAST_OF_A_CLASS = 5
+_SHARPEST, _FLATTEST = 0.1, 10.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def _recalibration(units: Units) -> dict[str, Metric]:
     names = ("slope", "intercept", "in_the_large")
     if units.missing:
         return {name: unmeasured(units.missing, method="Wald", n=len(units.labels)) for name in names}
-    score = np.clip(units.scores, _EDGE, 1 - _EDGE)
-    logit = np.log(score / (1 - score))
+    logit = _logit(units.scores)
     ones = np.ones_like(logit)
     joint = _logistic(np.column_stack([ones, logit]), units.labels, offset=np.zeros_like(logit))
     large = _logistic(ones[:, None], units.labels, offset=logit)
@@ -127,6 +129,84 @@ def _logistic(design: Floats, labels: NDArray[np.intp], *, offset: Floats) -> tu
         if np.abs(step).max() < 1e-10:
             return coefficients, np.diag(np.linalg.inv(information))
     return None
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """One number that makes scores less (above 1) or more extreme (below 1), and leaves their order as it is.
+
+    Guo et al., "On calibration of modern neural networks", 2017, section 4.2, https://arxiv.org/abs/1706.04599: the logit is divided by it.
+
+    Args:
+        temperature: 1 where none could be fitted.
+        note: Why none could be fitted, else empty.
+        n: Units it was fitted on.
+        n_positive: Positive ones among them.
+        loss_before: Mean cross entropy of the scores as they were.
+        loss_after: Of the calibrated scores.
+    """
+
+    temperature: float
+    note: str
+    n: int
+    n_positive: int
+    loss_before: float | None
+    loss_after: float | None
+
+
+def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> Temperature:
+    """The temperature with the least cross entropy, between 0.1 and 10.
+
+    Args:
+        labels: (N,) 1 positive, 0 negative.
+        scores: (N,) probabilities; those that are not finite are left out.
+    """
+    kept = np.isfinite(np.asarray(scores, dtype=float))
+    label, score = np.asarray(labels, dtype=float)[kept], np.asarray(scores, dtype=float)[kept]
+    logit = _logit(score)
+    note = _no_temperature(label, logit)
+    if note:
+        return Temperature(1.0, note, len(label), int(label.sum()), None, None)
+    sharpness = brentq(lambda factor: _slope(label, logit, factor), 1 / _FLATTEST, 1 / _SHARPEST, xtol=1e-9)
+    value = 1 / float(sharpness)
+    before, after = (_cross_entropy(label, probability) for probability in (score, tempered(score, value)))
+    return Temperature(value, "", len(label), int(label.sum()), before, after)
+
+
+def tempered(scores: ArrayLike, temperature: float) -> Floats:
+    """Scores at a temperature; at 1 they are what they were."""
+    score = np.asarray(scores, dtype=float)
+    if temperature == 1:
+        return score
+    up, down = score ** (1 / temperature), (1 - score) ** (1 / temperature)  # the sigmoid of the divided logit, also at 0 and 1
+    return np.asarray(up / (up + down))
+
+
+def _no_temperature(label: Floats, logit: Floats) -> str:
+    """Why no temperature can be fitted; empty where one can."""
+    positives = int(label.sum())
+    if min(positives, len(label) - positives) < _LEAST_OF_A_CLASS:
+        return f"not fitted: {positives} positives and {len(label) - positives} negatives, at least {_LEAST_OF_A_CLASS} of each are needed"
+    if _slope(label, logit, 1 / _FLATTEST) > 0:
+        return "not fitted: the scores say too little for any temperature"
+    if _slope(label, logit, 1 / _SHARPEST) < 0:
+        return "not fitted: the scores separate the classes, and no temperature is sharp enough"
+    return ""
+
+
+def _slope(label: Floats, logit: Floats, factor: float) -> float:
+    """Derivative of the mean cross entropy in the factor on the logit; it rises with the factor."""
+    return float((logit * (1 / (1 + np.exp(-factor * logit)) - label)).mean())
+
+
+def _cross_entropy(label: Floats, score: Floats) -> float:
+    score = np.clip(score, _EDGE, 1 - _EDGE)
+    return float(-np.where(label > 0, np.log(score), np.log(1 - score)).mean())
+
+
+def _logit(score: Floats) -> Floats:
+    score = np.clip(score, _EDGE, 1 - _EDGE)
+    return np.asarray(np.log(score / (1 - score)))
 
 
 def _bin_index(scores: Floats, bins: int) -> NDArray[np.intp]:

@@ -1,7 +1,8 @@
 """Confusion counts, ROC and precision-recall of binary scores, with intervals.
 
 AUROC is the Mann-Whitney statistic with ties as 1/2; its variance is that of DeLong, 1988, https://doi.org/10.2307/2531595. AUPRC is
-average precision, the step sum (not the trapezoid). Where DeLong's variance is 0 (perfect separation) Newcombe's score interval serves:
+average precision, the step sum (not the trapezoid). Where DeLong's variance is 0 (perfect separation) or half of it cannot be estimated
+(one unit of a class) Newcombe's score interval serves:
 Newcombe, 2006, method 5, https://doi.org/10.1002/sim.2324. Positive means score >= threshold.
 """
 
@@ -175,6 +176,8 @@ def auroc(units: Units, *, clustered: bool = False) -> Metric:
     if clustered:
         interval, method, note = _clustered_area(units, area)
         return Metric(area, interval, method, k, n, note)
+    if min(k, n - k) < 2:
+        return Metric(area, newcombe(area, k, n - k), "Newcombe score (one unit of a class has no variance)", k, n)
     if variance < 1e-15:
         return Metric(area, newcombe(area, k, n - k), "Newcombe score (DeLong's variance is 0)", k, n)
     if area > _NEAR_ONE or n < _SMALL:

@@ -20,9 +20,10 @@ from medssl.evaluation.resampling import RankedPairs
 
 DELONG = "paired DeLong"
 NEWCOMBE = "Newcombe, paired (method 10)"
-INVERTED = "two-sided, twice the share of draws on the other side of 0"
+INVERTED = "p is twice the share of draws beyond 0"
 _Z95 = 1.959963984540054
 _FEW = 10
+_PERFECT = "one model separates the classes: DeLong takes its variance as 0, so the interval is too narrow"
 _NO_SPREAD = 1e-12
 
 
@@ -113,7 +114,7 @@ def paired_delong(pairs: Pairs) -> Metric:
     n, smaller = len(units.labels), min(units.n_positive, units.n_negative)
     if units.missing:
         return _untested(units.missing, DELONG, n)
-    areas, covariance = area_covariance(units.labels, units.scores, pairs.second.scores) if smaller > 1 else (_areas(pairs), None)
+    areas, covariance = area_covariance(units.labels, units.scores, pairs.second.scores) if smaller > 1 else (np.array(_areas(pairs)), None)
     value, beside = float(areas[0] - areas[1]), _sides(float(areas[0]), float(areas[1]))
     if covariance is None:
         return _no_test(value, beside, DELONG, units, "no test: two positives and two negatives are needed")
@@ -122,7 +123,7 @@ def paired_delong(pairs: Pairs) -> Metric:
         return _no_test(value, beside, DELONG, units, "no test: DeLong's variance of the difference is 0")
     z = value / math.sqrt(variance)
     ends = (max(-1.0, value - _Z95 * math.sqrt(variance)), min(1.0, value + _Z95 * math.sqrt(variance)))
-    note = f"only {smaller} units of one class: the test is rough" if smaller < _FEW else ""
+    note = "; ".join(filter(None, (_rough(smaller), "" if 0 < areas.min() <= areas.max() < 1 else _PERFECT)))
     return Metric(value, ends, DELONG, units.n_positive, n, note, beside | {"z": z, "p": math.erfc(abs(z) / math.sqrt(2)), "test": DELONG})
 
 
@@ -215,6 +216,10 @@ class _Drawn:
         p = min(1.0, 2 * (1 + aside) / (len(self.samples) + 1))
         note = f"only {self.patients} patients: interval and test are rough" if self.patients < _FEW else ""
         return Metric(value, (float(low), float(high)), BOOTSTRAP, k, n, note, facts | {"p": p, "test": f"bootstrap, {INVERTED}"})
+
+
+def _rough(smaller: int) -> str:
+    return f"only {smaller} units of one class: the test is rough" if smaller < _FEW else ""
 
 
 def _areas(pairs: Pairs) -> tuple[float, float]:

@@ -59,6 +59,7 @@ def choose_lesion_point(scans: Sequence[Marks], *, rule: str = "f1", chosen_on: 
         "chosen_on": chosen_on,
         "locked_at": locked_at,
         "n": lesions,
+        "n_positive": lesions,
         "n_scans": len(scans),
         "sensitivity": float(hits[best] / lesions) if lesions else None,
         "fp_per_scan": float(alarms[best] / max(len(scans), 1)),

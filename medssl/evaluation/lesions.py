@@ -80,7 +80,7 @@ def mark(prediction: ArrayLike, truth: ArrayLike, *, patient: str, probability: 
         prediction: (I, J, K) mask.
         truth: (I, J, K) mask.
         patient: Whose scan.
-        probability: (I, J, K); a mark scores its highest value inside. Without it every mark scores 1.
+        probability: (I, J, K); a mark scores its highest finite value inside. Without it every mark scores 1.
         min_iou: From which overlap a mark may find a lesion.
     """
     marks, n_marks = components(prediction)
@@ -88,7 +88,8 @@ def mark(prediction: ArrayLike, truth: ArrayLike, *, patient: str, probability: 
     scores = np.ones(n_marks)
     if probability is not None and n_marks:
         scores = np.zeros(n_marks + 1)
-        np.maximum.at(scores, marks[marks > 0], np.asarray(probability, dtype=float)[marks > 0])
+        inside = np.asarray(probability, dtype=float)[marks > 0]
+        np.maximum.at(scores, marks[marks > 0], np.where(np.isfinite(inside), inside, 0.0))
         scores = scores[1:]
     near = overlaps(marks, lesions, n_marks=n_marks, n_lesions=n_lesions) >= min_iou
     hits, duplicates = match(near, scores)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medssl.evaluation.intervals import BOOTSTRAP, Floats, clustered_proportion, index_patients, patient_weights
 from medssl.evaluation.metric import Metric, unmeasured
+from medssl.evaluation.resampling import RankedPairs
 
 NAMES = {
     "scan_auroc": "AUROC of scans",
@@ -224,24 +225,13 @@ def _share(count: Floats | NDArray[np.bool_], among: NDArray[np.bool_], patients
 
 
 def _area(units: _Scored, blocks: Sequence[Floats]) -> Measured:
-    """AUROC, ties as 1/2, from the pairs of a positive of one patient and a negative of another or the same."""
-    size, positives = blocks[0].shape[1], int(units.labels.sum())
-    won, negatives = pairs_won(units.labels, units.scores, units.patients, size), len(units.labels) - positives
-    ones, zeros = (np.bincount(units.patients, weights=part, minlength=size) for part in (units.labels, ~units.labels))
-    samples = [_ratio(np.einsum("bp,bp->b", block @ won, block), (block @ ones) * (block @ zeros)) for block in blocks]
-    value = float(won.sum() / (positives * negatives)) if positives and negatives else math.nan
-    return Measured(value, np.concatenate(samples), positives, len(units.labels), len(np.unique(units.patients)))
-
-
-def pairs_won(labels: NDArray[np.bool_], scores: Floats, patients: NDArray[np.intp], size: int) -> Floats:
-    """(P, P) how many pairs of a positive of patient p and a negative of patient q the positive wins, ties as 1/2."""
-    won = np.zeros((size, size))
-    high, owners = scores[labels], patients[labels]
-    for patient in np.unique(patients[~labels]):
-        low = np.sort(scores[~labels & (patients == patient)])
-        wins = (np.searchsorted(low, high, side="left") + np.searchsorted(low, high, side="right")) / 2
-        won[:, patient] = np.bincount(owners, weights=wins, minlength=size)
-    return won
+    """AUROC, ties as 1/2; NaN without both classes."""
+    patients, positives = len(np.unique(units.patients)), int(units.labels.sum())
+    if positives in (0, len(units.labels)):
+        return Measured(math.nan, np.full(sum(map(len, blocks)), math.nan), positives, len(units.labels), patients)
+    ranked = RankedPairs(units.labels, units.scores, units.patients)
+    (value,) = ranked.areas(np.ones((1, blocks[0].shape[1])))
+    return Measured(float(value), np.concatenate([ranked.areas(block) for block in blocks]), positives, len(units.labels), patients)
 
 
 def _paired_scores(clean: Sequence[Outcome], again: Sequence[Outcome], unit: str) -> tuple[Floats, Floats, NDArray[np.str_]]:

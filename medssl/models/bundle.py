@@ -36,6 +36,7 @@ class Bundle:
         class_names: Classes that count as positive; empty for any lesion.
         outputs: What the channels of the network mean, where classes are named.
         operating_points: Locked thresholds by unit (`scan`, `slice`, `voxel`), as JSON fields.
+        calibration: Temperature of the scores of each unit (`scan`, `slice`), as JSON fields; empty leaves scores as they are.
         training: Facts of the run: seed, manifest and config hash, steps, loss, patients, time.
         lineage: Identities of the bundles it started from, first ancestor last.
         versions: Versions of the software that made it.
@@ -49,6 +50,7 @@ class Bundle:
     window: Window
     class_names: tuple[str, ...] = ()
     operating_points: dict[str, dict[str, object]] = field(default_factory=dict)
+    calibration: dict[str, dict[str, object]] = field(default_factory=dict)
     training: dict[str, object] = field(default_factory=dict)
     lineage: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
@@ -61,10 +63,17 @@ class Bundle:
         """Identity of weights and description together."""
         return hashlib.sha256(json.dumps(self._fields(), sort_keys=True).encode()).hexdigest()[:12]
 
+    def temperature(self, unit: str) -> float:
+        """What the logit of a score of a unit is divided by; 1 leaves it as it is."""
+        value = self.calibration.get(unit, {}).get("temperature", 1.0)
+        return float(value) if isinstance(value, int | float) else 1.0
+
     def _fields(self) -> dict[str, object]:
         """The description as JSON fields, with a hash in place of what it has seen."""
         fields = {**asdict(self), "preprocess": self.preprocess.as_dict()}
         del fields["seen"]
+        if not self.calibration:
+            del fields["calibration"]  # bundles from before there was one keep their identity
         if self.outputs == Outputs():
             del fields["outputs"]  # bundles without named classes keep the identity that they had before there were any
         return fields | ({"seen_sha256": hashlib.sha256(_json(self.seen)).hexdigest()} if self.seen else {})

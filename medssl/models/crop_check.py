@@ -38,8 +38,9 @@ def _instead(network: Network, size: Sequence[int]) -> str:
 def _refusal(network: Network, size: Sequence[int]) -> str:
     """Why an empty crop is refused; empty where it is not."""
     training, parameter = network.training, next(network.parameters())
+    shape = (1, 1, network.in_channels, *size) if network.bags else (1, network.in_channels, *size)
     try:
-        network.eval()(torch.zeros(1, network.in_channels, *size, dtype=parameter.dtype, device=parameter.device))
+        network.eval()(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, ConfigError) as error:
         return one_line(error)
     finally:

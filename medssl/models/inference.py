@@ -1,7 +1,8 @@
-"""A network over a whole scan: sliding windows in 2D or 3D, averaged with the mirror image."""
+"""A network over a whole scan: sliding windows in 2D or 3D, averaged with mirror images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -20,18 +21,37 @@ class Window:
     Args:
         size: Window along each axis, as in training.
         context: Neighbouring slices stacked as channels; 1 for volumes.
-        flips: Average with the mirror image, left and right exchanged.
+        flips: Average with the mirror image, left and right exchanged; or the axes (0 for I, 1 for J, 2 for K) along which the scan is
+            mirrored, alone and together: n axes make 2^n images.
         overlap: Overlap of windows, 0 to 1.
         batch: Windows at once.
         foreground: A segmenter looks at the box around everything that is not background; outside of it the probability is 0.
+
+    Raises:
+        ConfigError: A mirror axis that the windows do not have, or one twice.
     """
 
     size: tuple[int, ...]
     context: int = 1
-    flips: bool = True
+    flips: bool | tuple[int, ...] = True
     overlap: float = 0.5
     batch: int = 16
     foreground: bool = True
+
+    def __post_init__(self) -> None:
+        axes = self.mirrored
+        if len(set(axes)) < len(axes) or not set(axes) <= set(range(len(self.size))):
+            raise ConfigError(f"mirror axes must be different numbers below {len(self.size)}, the axes of a window, got {list(axes)}")
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The axes along which the scan is mirrored."""
+        return self.flips if isinstance(self.flips, tuple) else (0,) * self.flips
+
+    @property
+    def mirrors(self) -> list[tuple[int, ...]]:
+        """The axes of each image that is averaged; the first is the scan itself."""
+        return [some for count in range(len(self.mirrored) + 1) for some in combinations(self.mirrored, count)]
 
 
 def probabilities(network: Network, image: Tensor, window: Window) -> Tensor:
@@ -101,8 +121,7 @@ def _side(inside: Tensor, least: int) -> slice:
 
 def _averaged(network: Network, batch: Tensor, window: Window) -> Tensor:
     """Probabilities (B, channels, *S) or (B, channels) of slices or of one volume, averaged over mirror images as logits."""
-    views = (False, True) if window.flips else (False,)
-    logits = torch.stack([_logits(network, batch, window, mirrored) for mirrored in views]).mean(dim=0)
+    logits = torch.stack([_logits(network, batch, window, axes) for axes in window.mirrors]).mean(dim=0)
     if logits.shape[1] != network.outputs.channels:
         raise ConfigError(f"the network gives {logits.shape[1]} channels, its classes need {network.outputs.channels}; change its classes")
     return network.outputs.probabilities(logits)
@@ -116,8 +135,10 @@ def with_context(image: Tensor, context: int) -> Tensor:
     return image[..., picks].permute(3, 0, 4, 1, 2).flatten(1, 2)
 
 
-def _logits(network: Network, images: Tensor, window: Window, mirrored: bool) -> Tensor:
-    flipped = images.flip(2) if mirrored else images
+def _logits(network: Network, images: Tensor, window: Window, axes: Sequence[int]) -> Tensor:
+    """Logits of the images mirrored along axes of the window, mirrored back."""
+    places = [2 + axis for axis in axes]
+    flipped = images.flip(places)
     if network.bags:
         bag: Tensor = network(_fit(flipped, window.size)[None])
         return bag.float()
@@ -129,7 +150,7 @@ def _logits(network: Network, images: Tensor, window: Window, mirrored: bool) ->
     )
     if not isinstance(logits, Tensor):
         raise TypeError("a segmenter returns one tensor")
-    return (logits.flip(2) if mirrored else logits).float()
+    return logits.flip(places).float()
 
 
 def _fit(images: Tensor, size: Sequence[int]) -> Tensor:

@@ -54,7 +54,7 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=clean, trim_blocks=True)
-    environment.filters |= {"number": number, "interval": interval, "words": words, "inline": inline}
+    environment.filters |= {"number": number, "interval": interval, "signed": signed, "words": words, "inline": inline}
     return environment
 
 
@@ -76,6 +76,12 @@ def number(value: object) -> str:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def signed(value: float) -> str:
+    """Three decimals with their sign; what rounds to nothing has none."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def interval(pair: object) -> str:

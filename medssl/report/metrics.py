@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from medssl.evaluation import calibration, classification, lesions, segmentation
+from medssl.evaluation import calibration, classification, decision, lesions, segmentation
 from medssl.evaluation.classification import Counts, Units
 from medssl.evaluation.intervals import proportion
 from medssl.evaluation.metric import Metric, finite
 from medssl.report.classes import classes_record
+from medssl.report.comparison import compare_runs
 from medssl.report.evidence import Evidence, Measured, scan_units
 from medssl.report.notes import notes
 from medssl.report.robustness import robustness_record
@@ -27,8 +28,16 @@ _RATES = classification.NAMES[:5]
 Record = dict[str, Any]
 
 
-def build_metrics(evidence: Evidence) -> Record:
-    """Every number of the report as strict JSON: what cannot be measured is null and says why."""
+def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record:
+    """Every number of the report as strict JSON: what cannot be measured is null and says why.
+
+    Args:
+        evidence: What this report is about.
+        others: Runs of other models on the same scans.
+
+    Raises:
+        UsageError: Another run has another reference, or shares no scan.
+    """
     units = {name: unit_record(evidence.units[name], evidence.thresholds[name]) for name in ("patient", "scan", "slice")}
     record: Record = {
         "schema": SCHEMA,
@@ -40,11 +49,13 @@ def build_metrics(evidence: Evidence) -> Record:
         "lesion": lesion_record(evidence),
         "operating_point": operating_point(evidence),
         "calibration": calibration_record(evidence.units["scan"]),
+        "decision_curve": decision_record(evidence.units["scan"]),
         "froc": lesions.froc(evidence.marks, rule=evidence.lesion_rule),
         "segmentation": segmentation_record(evidence),
         "subgroups": subgroups(evidence),
         "flow": flow(evidence),
         "robustness": robustness_record(evidence),
+        "comparison": compare_runs(evidence, others),
     }
     return record | classes_record(evidence) | {"notes": notes(record, evidence)}
 
@@ -94,11 +105,17 @@ def _table(units: Units, threshold: float, found: Mapping[str, Metric]) -> Recor
     if units.unit == "slice":
         return record
     record |= {name: metric.to_json() for name, metric in classification.likelihood_ratios(counts).items()}
-    sensitivity, specificity = found["sensitivity"].value, found["specificity"].value
-    if sensitivity is None or specificity is None:
+    if found["sensitivity"].value is None or found["specificity"].value is None:
         return record
-    values = {p: classification.predictive_values(sensitivity, specificity, prevalence=p) for p in PREVALENCES}
-    return record | {"at_prevalence": [{"prevalence": p, "ppv": ppv, "npv": npv} for p, (ppv, npv) in values.items()]}
+    return record | {"at_prevalence": [_at_prevalence(counts, prevalence) for prevalence in PREVALENCES]}
+
+
+def _at_prevalence(counts: Counts, prevalence: float) -> Record:
+    found = classification.predictive_values_at(counts, prevalence=prevalence)
+    record: Record = {"prevalence": prevalence}
+    for name, metric in found.items():
+        record |= {name: metric.value, f"{name}_ci95": list(metric.ci95 or (None, None)), f"{name}_note": metric.note}
+    return record | {"method": found["ppv"].method}
 
 
 def lesion_record(evidence: Evidence) -> Record:
@@ -134,6 +151,11 @@ def calibration_record(units: Units) -> Record:
     table = [asdict(one) for one in calibration.reliability(units.labels, units.scores)] if len(units.labels) else []
     found = {name: metric.to_json() for name, metric in calibration.assess(units).items()}
     return {"unit": "scan", "definition": calibration.DEFINITION, "n": len(units.labels), **found, "bins": table}
+
+
+def decision_record(units: Units) -> Record:
+    """The decision curve of the score of scans, taken for a probability."""
+    return {"unit": "scan", "definition": decision.DEFINITION, **asdict(decision.decision_curve(units))}
 
 
 def segmentation_record(evidence: Evidence) -> Record:

@@ -10,7 +10,7 @@ from medssl.report.evidence import Evidence
 
 NO_PANEL = "No robustness to damaged or repeated scans was measured here; medssl evaluate --robustness does."
 LIMITS = (
-    "No comparison with another model, with training without pretraining, or with readers was made here.",
+    "No comparison with readers was made here.",
     NO_PANEL,
     "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
     "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
@@ -32,7 +32,8 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
     ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
-    return [*found, *(said for said in LIMITS if said != NO_PANEL or record["robustness"]["panel"] is None)]
+    limits = (said for said in LIMITS if said != NO_PANEL or record["robustness"]["panel"] is None)
+    return [*found, *record["comparison"]["notes"], *limits]
 
 
 def _leakage(evidence: Evidence) -> Iterator[str]:

@@ -112,13 +112,13 @@ def draw_robustness(record: Record) -> list[Picture]:
     rows = list(dict.fromkeys(condition["name"] for condition in panel["conditions"]))
     grids = {name: _grid(panel["conditions"], rows, name) for name in shown}
     scale = max(_LEAST_SCALE, *(float(np.nanmax(np.abs(grid), initial=0)) for grid in grids.values()))
-    figure = new_figure((1.6 + 3.0 * len(shown), 1.2 + 0.38 * len(rows)))
+    figure = new_figure((5.2, (0.5 + 0.3 * len(rows)) * len(shown)))
     words = {condition["name"]: condition["what"] for condition in panel["conditions"]}
-    for place, (axes, name) in enumerate(zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True)):
-        _draw_grid(axes, grids[name], scale, title=NAMES[name], rows=[words[row] for row in rows] if place == 0 else [])
+    for axes, name in zip(np.atleast_1d(figure.subplots(len(shown), 1)), shown, strict=True):
+        _draw_grid(axes, grids[name], scale, title=NAMES[name], rows=[words[row] for row in rows])
     caption = (
         f"Damaged minus clean, {panel['scans']} scans of {panel['patients']} patients, by kind of damage (rows) and severity (columns). "
-        "Below 0 is worse. The table below holds every number with its interval."
+        "Below 0 is worse. The tables below hold every number with its interval."
     )
     return [Picture("robustness", "What damage costs", caption, to_png(figure))]
 
@@ -141,8 +141,8 @@ def _draw_grid(
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.7 * scale else "black"
-            axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=7.5, color=colour)
+            axes.text(column, row, f"{round(value, 2) + 0.0:+.2f}", ha="center", va="center", fontsize=7.5, color=colour)
     axes.set_title(title.partition(" at ")[0], fontsize=9)
     axes.set_xticks(range(_SEVERITIES), [str(severity + 1) for severity in range(_SEVERITIES)], fontsize=8)
-    axes.set_yticks(range(len(grid)), rows or [""] * len(grid), fontsize=8)
+    axes.set_yticks(range(len(grid)), rows, fontsize=8)
     axes.tick_params(length=0)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from medssl.errors import NoSpaceError
 from medssl.report.cases import read_results
+from medssl.report.comparison import draw_comparison, read_others
+from medssl.report.decision import draw_decision
 from medssl.report.document import render
 from medssl.report.evidence import Evidence, gather
 from medssl.report.examples import draw_examples
@@ -20,28 +22,32 @@ from medssl.report.robustness import draw_robustness
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
-_OURS = re.compile(r"(scores|roc|precision_recall|confusion|reliability|froc|dice|robustness|example_\d\d_[a-z_]+)\.png")
+_OURS = re.compile(
+    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
+)
 
 
-def write_report(results: Path, out: Path, *, reference: Path | None = None) -> dict[str, object]:
+def write_report(results: Path, out: Path, *, reference: Path | None = None, against: Sequence[Path] = ()) -> dict[str, object]:
     """Write `metrics.json`, `report.html` and `figures/` of a results folder.
 
     Args:
         results: What `medssl score` or `medssl evaluate` wrote.
         out: Where the report goes; may be the same folder.
         reference: Table of the truth; the folder's own `reference.csv` by default. Without truth the report says what it cannot say.
+        against: Results of other models on the same scans, to compare with.
 
     Returns:
         The record of `metrics.json`.
 
     Raises:
-        UsageError: There is nothing to report on.
+        UsageError: There is nothing to report on, or another run has another reference or shares no scan.
         ManifestError: The reference cannot be used.
         NoSpaceError: The disk is full; what was there before is intact.
     """
     evidence = gather(read_results(results, reference=reference))
-    metrics = build_metrics(evidence)
+    metrics = build_metrics(evidence, read_others(against, results, reference=reference))
     pictures, examples = [*draw_figures(metrics, evidence), *draw_robustness(metrics["robustness"])], draw_examples(evidence)
+    pictures += [*draw_decision(metrics["decision_curve"]), *draw_comparison(metrics["comparison"])]
     page = render(metrics, pictures=pictures, examples=examples, missed=missed(evidence))
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())

@@ -18,7 +18,7 @@ from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.io.discover import Source, find_sources, read_source
 from medssl.scoring.finding import Finding
-from medssl.scoring.predictor import Predictor
+from medssl.scoring.predictor import Predictor, Result
 from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
 from medssl.volume import Volume
 
@@ -39,7 +39,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open(_facts(predictor, split=None))
+    results.open(run_facts(predictor, split=None))
     for source in track(sources, "scoring"):
         _score_source(predictor, source, results)
     return results.finish({})
@@ -76,7 +76,7 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
     leakage = _leakage(predictor, store, rows)
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open({**_facts(predictor, split=split), "leakage": leakage})
+    results.open({**run_facts(predictor, split=split), "leakage": leakage})
     for case in track(load_cases(store, rows, classes=predictor.classes), "scoring"):
         if not results.has(case.row.scan_id):
             _score_case(predictor, store, case, results)
@@ -102,6 +102,11 @@ def _score_case(predictor: Predictor, store: Store, case: Case, results: Results
     row = case.row
     prepared = Volume(decode(store.image(row)), store.geometry(row), row.modality, row.nominal)
     result = predictor.score_prepared(prepared, scan_id=row.scan_id, source=row.image)
+    add_with_truth(results, result, case)
+
+
+def add_with_truth(results: ResultsFolder, result: Result, case: Case) -> None:
+    """Write a result with the true masks beside it, where they are known."""
     results.add(result, lesion=_known(case, case.lesion), true_classes=_known(case, case.class_mask()))
 
 
@@ -145,7 +150,8 @@ def _rejected(predictor: Predictor, scan_id: str, source: str, reasons: tuple[st
     )
 
 
-def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
+def run_facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
+    """What `run.json` says of the model and of what is scored."""
     bundle = predictor.bundle
     return {
         "task": bundle.kind,
@@ -157,6 +163,7 @@ def _facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
         "class_names": list(bundle.class_names),
         "classes": {"names": list(bundle.outputs.names), "exclusive": bundle.outputs.exclusive},
         "operating_points": bundle.operating_points,
+        "calibration": bundle.calibration,
         "training": bundle.training,
         "lineage": list(bundle.lineage),
         "nominal": False,

@@ -12,6 +12,7 @@ from torch import Tensor
 from medssl.data.classes import Classes
 from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import BundleError, ScanError
+from medssl.evaluation.calibration import tempered
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.detection import Box, detections, slice_heights
@@ -91,6 +92,17 @@ class Predictor:
         """The result of a scan that a store holds preprocessed; maps are on the grid of the store."""
         return self._result(prepared, prepared, scan_id=scan_id, source=source, warnings=())
 
+    def score_output(self, prepared: Volume, channels: Tensor, *, scan_id: str, source: str) -> Result:
+        """The result of what another network has said of a scan of a store, at this bundle's calibration and thresholds.
+
+        Args:
+            prepared: The scan.
+            channels: What `channel_probabilities` gives.
+            scan_id: Its name.
+            source: Where it came from.
+        """
+        return self._judged(channels, prepared, prepared, scan_id=scan_id, source=source, warnings=())
+
     def _result(self, scan: Volume, prepared: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Result:
         if prepared.array.shape[0] != self.channels:
             raise ScanError("channel_mismatch", f"the model takes {self.channels} channels, the scan has {prepared.array.shape[0]}")
@@ -99,6 +111,9 @@ class Predictor:
             finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
             return self._detected(finding, detections(self.network, image, self.bundle.window), scan, prepared)
         channels = channel_probabilities(self.network, image, self.bundle.window)
+        return self._judged(channels, scan, prepared, scan_id=scan_id, source=source, warnings=warnings)
+
+    def _judged(self, channels: Tensor, scan: Volume, prepared: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...]) -> Result:
         output = self.bundle.outputs.suspicion(channels)
         finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
         scores = output if self.network.task == "classification" else slice_scores(output)
@@ -148,7 +163,8 @@ class Predictor:
         )
 
     def _judge(self, finding: Finding, scores: tuple[float, ...]) -> Finding:
-        score = max(scores)
+        score = float(tempered(max(scores), self.bundle.temperature("scan")))
+        scores = tuple(map(float, tempered(scores, self.bundle.temperature("slice"))))
         verdict = "positive" if score >= self.threshold("scan") else "negative"
         return replace(finding, score=score, verdict=verdict, slice_scores=scores)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from medssl.data.classes import scan_label
+from medssl.data.dataset import Case, load_cases
 from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.intake import read_row
 from medssl.data.manifest import ManifestRow
@@ -80,14 +81,27 @@ class Subject:
     """One scan of the panel.
 
     Args:
-        row: The scan.
+        case: The scan with its truth.
         origin: What damage is done to: the scan as it was read, or what the store holds.
         modality: As it is known, or as the preprocessing takes it for.
     """
 
-    row: ManifestRow
+    case: Case
     origin: Origin
     modality: str
+
+    @property
+    def row(self) -> ManifestRow:
+        """The scan in the manifest."""
+        return self.case.row
+
+    @property
+    def truth(self) -> Mask | None:
+        """The true mask (I, J, K) on the network's grid: empty for a scan known to have none, None where unknown."""
+        lesion = self.case.lesion
+        if lesion is not None:
+            return np.asarray(lesion[0] > 0)
+        return np.zeros(self.case.shape[1:], dtype=bool) if self.case.known else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +122,7 @@ class Panel:
 
     def conditions(self) -> list[Condition]:
         """The clean scan, every damage that can happen to one of the scans, and every repetition."""
-        kinds = {(subject.modality, self.store.entry(subject.row).shape[3]) for subject in self.subjects}
+        kinds = {(subject.modality, subject.case.shape[3]) for subject in self.subjects}
         damage = [name for name, one in CORRUPTIONS.items() if any(one.happens_to(modality, slices=count) for modality, count in kinds)]
         levels = range(1, SEVERITIES + 1)
         damages = [Condition("damage", name, severity) for name in damage for severity in levels]
@@ -116,7 +130,10 @@ class Panel:
 
     def key(self, condition: Condition) -> str:
         """Identity of what `outcomes` gives: results with another key are not kept."""
-        scans = [(subject.row.scan_id, subject.row.sha256, subject.origin, subject.modality) for subject in self.subjects]
+        scans = [
+            (asdict(subject.row), self.store.index.scans[subject.row.scan_id], subject.origin, subject.modality)
+            for subject in self.subjects
+        ]
         text = json.dumps([FORMAT, self.predictor.bundle.model_id, condition.facts(), self.seed, scans])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -129,14 +146,13 @@ class Panel:
 
     def outcome(self, subject: Subject, condition: Condition) -> Outcome | None:
         """What the model says of one scan; None where this cannot happen to it."""
-        scan, lesion, preprocess = self._loaded(subject)
+        scan, preprocess = self._loaded(subject)
         if condition.group == "damage" and not CORRUPTIONS[condition.name].suits(scan):
             return None
-        shown = self._shown(scan, subject, condition)
-        prepared = preprocess(shown)
-        truth = self._truth(subject, lesion, prepared)
+        truth = subject.truth
         if condition.group == "again" and truth is not None:
             truth = RETESTS[condition.name].mask(truth)
+        prepared = preprocess(self._shown(scan, subject, condition))
         result = self.predictor.score_prepared(prepared, scan_id=subject.row.scan_id, source=subject.row.image)
         return _outcome(subject.row, self._label(subject.row, truth), truth, result)
 
@@ -148,13 +164,11 @@ class Panel:
         number = int.from_bytes(hashlib.blake2b(f"{condition.name} {subject.row.scan_id}".encode(), digest_size=7).digest())
         return CORRUPTIONS[condition.name](scan, condition.severity, np.random.default_rng(mixed(self.seed, number)))
 
-    def _loaded(self, subject: Subject) -> tuple[Volume, Volume | None, Preprocess]:
-        """The scan as it can be damaged, its mask where that is not the store's, and what makes the network's input of it."""
-        preprocess = self.store.preprocess
+    def _loaded(self, subject: Subject) -> tuple[Volume, Preprocess]:
+        """The scan as it can be damaged, and what makes the network's input of it."""
         if subject.origin == "original":
-            image, lesion = read_row(data_folder(self.store), subject.row, preprocess.read)
-            return replace(image, modality=subject.modality), lesion, preprocess
-        return self._stored(subject), None, replace(preprocess, spacing_mm=None, matrix=None, crop_foreground=False)
+            return replace(_read(self.store, subject.row), modality=subject.modality), self.store.preprocess
+        return self._stored(subject), replace(self.store.preprocess, spacing_mm=None, matrix=None, crop_foreground=False)
 
     def _stored(self, subject: Subject) -> Volume:
         row, window = subject.row, self.store.preprocess.window_hu
@@ -162,15 +176,6 @@ class Panel:
         if self.store.preprocess.intensity == "window" and window is not None:
             array = array * np.float32(window[1] - window[0]) + np.float32(window[0])
         return Volume(array, self.store.geometry(row), subject.modality, row.nominal)
-
-    def _truth(self, subject: Subject, lesion: Volume | None, prepared: Volume) -> Mask | None:
-        """The true mask (I, J, K) of the clean scan on the network's grid: empty for a scan known to have none, None where unknown."""
-        if lesion is not None:
-            return np.asarray(self.store.preprocess.lesion(lesion, prepared)[0] > 0)
-        stored = self.store.lesion(subject.row)
-        if stored is not None:
-            return np.asarray(stored[0] > 0)
-        return np.zeros(prepared.shape, dtype=bool) if scan_label(subject.row) == 0 else None
 
     def _label(self, row: ManifestRow, truth: Mask | None) -> int | None:
         label = scan_label(row, self.predictor.bundle.class_names)
@@ -214,7 +219,8 @@ def score_robustness(predictor: Predictor, store: Store, split: str, out: Path, 
     rows = store.manifest.split(split)
     if not rows:
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
-    panel = Panel(predictor, store, [_subject(store, row) for row in drawn(rows, scans, seed=seed)], seed)
+    cases = load_cases(store, drawn(rows, scans, seed=seed), classes=predictor.classes)
+    panel = Panel(predictor, store, [subject_of(store, case) for case in cases], seed)
     conditions = panel.conditions()
     folder = out / "robustness"
     write_whole(folder / "panel.json", [seal(_facts(panel, conditions, split=split, of=rows))])
@@ -246,25 +252,26 @@ def drawn(rows: Sequence[ManifestRow], scans: int | None, *, seed: int) -> list[
     return [row for row in rows if row.patient in chosen]
 
 
-def data_folder(store: Store) -> Path:
-    """Where the scans of a store were read from."""
-    return Path(os.path.normpath(store.folder.resolve() / store.index.source))
-
-
-def _subject(store: Store, row: ManifestRow) -> Subject:
+def subject_of(store: Store, case: Case) -> Subject:
     """What damage to a scan is done to; a box around the foreground would move with the damage, so such scans are taken as prepared."""
     taken_for = {"window": "CT", "zscore": "MR"}.get(store.preprocess.intensity, "")
-    origin: Origin = "prepared" if store.preprocess.crop_foreground or not _is_there(store, row) else "original"
-    return Subject(row, origin, row.modality or taken_for)
+    is_original = not store.preprocess.crop_foreground and _is_there(store, case.row)
+    return Subject(case, "original" if is_original else "prepared", case.row.modality or taken_for)
 
 
 def _is_there(store: Store, row: ManifestRow) -> bool:
     """Whether the data folder can be reached and still holds the scan that was prepared."""
     try:
-        image, _ = read_row(data_folder(store), row, store.preprocess.read)
+        return exact_sha256(_read(store, row)) == row.sha256
     except (ScanError, UsageError, OSError):
         return False
-    return exact_sha256(image) == row.sha256
+
+
+def _read(store: Store, row: ManifestRow) -> Volume:
+    """The scan from the data folder of the store."""
+    folder = Path(os.path.normpath(store.folder.resolve() / store.index.source))
+    image, _ = read_row(folder, replace(row, lesion=""), store.preprocess.read)
+    return image
 
 
 def _is_done(panel: Panel, condition: Condition, folder: Path) -> bool:

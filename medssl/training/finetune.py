@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,32 @@ import numpy as np
 from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.seen import Seen, merged, record
+from medssl.data.held_out import write_output
+from medssl.data.seen import Seen, merged, merged_all, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.evaluation.lesion_point import check_rule
+from medssl.evaluation.operating_point import parse_rule
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
+from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window
+from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
 from medssl.training.detector import Detector
-from medssl.training.labelled import channel_weights, check_cases, check_loss, is_usable, outputs_of
-from medssl.training.lesion_point import lesion_point
+from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
+from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
+from medssl.training.lesion_point import check_folds, lesion_point
 from medssl.training.lesions import LesionModule
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.segmenter import Segmenter
+from medssl.training.selection import Keeper, Selection
 from medssl.training.settings import Training
 from medssl.training.start import start_from
-from medssl.training.validation import operating_points, score_cases
+from medssl.training.validation import Scored, calibration, operating_points, score_cases
 from medssl.views.augment import Augment
 
 logger = logging.getLogger(__name__)
@@ -42,8 +48,9 @@ class Labels:
 
     Args:
         positive: Class names that count as positive; empty for every class but the usual names of "nothing there".
-        rule: Rule of the operating point on validation scans.
+        rule: Rule of the operating point on validation scans, see `medssl.evaluation.operating_point.choose`.
         lesion_rule: Rule of the score from which a detector's mark is a lesion: `f1`, or `fp <= 1` for so many false positives a scan.
+        calibrate: Fit a temperature of the scores of slices and scans on validation scans, before thresholds are chosen.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
         patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
@@ -52,7 +59,7 @@ class Labels:
         mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: Fewer than one patient, or classes that contradict themselves.
+        ConfigError: Fewer than one patient, an unknown rule, or classes that contradict themselves.
     """
 
     positive: tuple[str, ...] = ()
@@ -64,6 +71,7 @@ class Labels:
     classes: tuple[str, ...] = ()
     multi_label: bool = False
     mask_values: tuple[int, ...] = ()
+    calibrate: bool = True
 
     @cached_property
     def named(self) -> Classes:
@@ -73,6 +81,7 @@ class Labels:
     def __post_init__(self) -> None:
         check_rule(self.lesion_rule)
         _ = self.named
+        parse_rule(self.rule)
         if self.patients is not None and self.patients < 1:
             raise ConfigError(f"labels.patients must be >= 1, or null for all, got {self.patients}")
 
@@ -94,6 +103,7 @@ class Labels:
 _LABELS = Labels()
 MODULES: dict[str, type[LesionModule]] = {"segmentation": Segmenter, "classification": Classifier, "detection": Detector}
 _VIEWS = Augment()
+_SELECTION = Selection()
 
 
 def finetune(
@@ -107,11 +117,13 @@ def finetune(
     labels: Labels = _LABELS,
     views: Augment = _VIEWS,
     loss: Loss | None = None,
+    selection: Selection = _SELECTION,
+    folds: Folds | None = None,
 ) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
     Args:
-        network: Segmenter or classifier.
+        network: Segmenter, classifier or detector.
         feed: Crops and batches.
         training: Steps and optimiser.
         run: Where the run is kept.
@@ -120,60 +132,137 @@ def finetune(
         labels: Which labels are used.
         views: Augmentation.
         loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
+        selection: Which weights are kept, and how they look at scans.
+        folds: A cross-validation whose members make one bundle; null takes the splits of the store.
 
     Returns:
-        The bundle; None on the processes that help the leading one; the plan where the run is for that alone.
+        The bundle; None on the processes that help the leading one; the plan where the run is for that alone. With folds see
+        `medssl.training.folds.cross_validate`.
 
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
     """
     store = Store(feed.store)
-    network.outputs = outputs_of(labels.named, network)
-    check_loss(loss, network, feed.crops)
-    train = labels.drawn(_labelled(network, store, labels, labels.train_split), seed=seed)
-    validation = _labelled(network, store, labels, labels.validation_split)
+    tell_apart(network, labels.named, loss, feed.crops)
+    training.check_batch(feed.batch_size)
+    learn = partial(
+        _learn, feed=feed, training=training, seed=seed, origin=bundle, labels=labels, views=views, loss=loss, selection=selection
+    )
+    check_folds(network, folds)
+    if folds is None:
+        validation = _labelled(network, store, labels, labels.validation_split)
+        return learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
+    cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
+    parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
+    together = partial(_together, feed=feed, training=training, seed=seed, labels=labels)
+    return cross_validate(parts, network, run, training, learn, together)
+
+
+def _learn(
+    network: Network,
+    run: Run,
+    part: Part,
+    *,
+    feed: Feed,
+    training: Training,
+    seed: int,
+    origin: Path | None,
+    labels: Labels,
+    views: Augment,
+    loss: Loss | None,
+    selection: Selection,
+) -> Bundle | Plan | None:
+    """Train on one part of the scans, lock the thresholds on another, write the bundle."""
+    store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
     check_cases(network, train, split=labels.train_split)
-    training.check_batch(feed.batch_size)
-    lineage, before = ((), {}) if bundle is None else start_from(network, bundle, store)
-    weights = _fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss)
+    lineage, before = ((), {}) if origin is None else start_from(network, origin, store)
+    keeper = Keeper(selection, part.selecting, _window(feed, selection), training, seed=seed)
+    weights = keeper.kept(_fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss, keeper=keeper))
     if not isinstance(weights, dict):
         return weights
     network = with_weights(network, weights, "network")
+    scored = score_cases(network, part.held, _window(feed, selection))
+    if part.outputs is not None:
+        for one in scored:
+            write_output(part.outputs, one.case.row.scan_id, one.channels)
+    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
     trained = replace(
-        _locked(network, validation, store, feed, labels),
-        training=facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train)),
+        _locked(network, scored, store, _window(feed, selection), labels),
+        training={**found, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)},
         lineage=lineage,
-        seen=_seen(store, train, validation, before),
+        seen=_seen(store, train, [*part.held, *_others(part.selecting, part.held)], before),
     )
-    return trained.write(run.folder / "bundle", network, _card(trained))
+    return trained.write(run.folder / "bundle", network, card(trained))
+
+
+def _together(parts: Parts, run: Run, *, feed: Feed, training: Training, seed: int, labels: Labels) -> Bundle:
+    """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
+    store, (bundles, networks) = Store(feed.store), zip(*members(parts, run), strict=True)
+    ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
+    scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
+    cases = [one.case for one in scored]
+    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(cases), scans=len(cases))
+    found |= {
+        "folds": parts.facts(),
+        "data": data_facts(cross_validation=cases),
+        "selection": [one.training["selection"] for one in bundles],
+    }
+    trained = replace(
+        _locked(ensemble, scored, store, bundles[0].window, labels, chosen_on=OUT_OF_FOLD),
+        training={**bundles[0].training, **found},
+        lineage=bundles[0].lineage,
+        seen=merged_all(bundle.seen for bundle in bundles),
+    )
+    return trained.write(run.folder / "bundle", ensemble, card(trained))
+
+
+def _window(feed: Feed, selection: Selection) -> Window:
+    return Window(feed.crops.size, feed.crops.context, flips=selection.flips)
+
+
+def _others(cases: list[Case], than: list[Case]) -> list[Case]:
+    known = {case.row.scan_id for case in than}
+    return [case for case in cases if case.row.scan_id not in known]
 
 
 def _fit(
-    network: Network, train: list[Case], feed: Feed, training: Training, *, run: Run, seed: int, views: Augment, loss: Loss | None = None
+    network: Network,
+    train: list[Case],
+    feed: Feed,
+    training: Training,
+    *,
+    run: Run,
+    seed: int,
+    views: Augment,
+    loss: Loss | None,
+    keeper: Keeper,
 ) -> Ended:
     """Train on labelled crops."""
     balance = channel_weights(loss, network, train)
     module = MODULES[network.task](network, training, views=views, seed=seed, loss=loss, weights=balance)
     loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=[])
+    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks)
 
 
-def _locked(network: Network, validation: list[Case], store: Store, feed: Feed, labels: Labels) -> Bundle:
-    """The trained network described, with its thresholds locked on validation scans."""
-    window = Window(feed.crops.size, feed.crops.context)
-    scored = score_cases(network, validation, window)
-    return Bundle(
+def _locked(
+    network: Network, scored: list[Scored], store: Store, window: Window, labels: Labels, *, chosen_on: str = "validation"
+) -> Bundle:
+    """The trained network described, with its calibration and its thresholds locked on scans that it did not learn from."""
+    bundle = Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
         window=window,
         class_names=network.outputs.positive or labels.positive,
         outputs=network.outputs,
-        operating_points=operating_points(scored, rule=labels.rule) | lesion_point(scored, rule=labels.lesion_rule),
+        calibration=calibration(scored) if labels.calibrate else {},
         versions=versions(),
     )
+    temperatures = {unit: bundle.temperature(unit) for unit in bundle.calibration}
+    points = operating_points(scored, rule=labels.rule, temperatures=temperatures, chosen_on=chosen_on)
+    return replace(bundle, operating_points=points | lesion_point(scored, rule=labels.lesion_rule, chosen_on=chosen_on))
 
 
 def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:
@@ -210,20 +299,3 @@ def _check_shape(network: Network, case: Case, feed: Feed) -> None:
 
 def _patients(cases: list[Case]) -> int:
     return len({case.row.patient for case in cases})
-
-
-def _card(bundle: Bundle) -> str:
-    training = bundle.training
-    points = "\n".join(
-        f"- {unit}: {np.round(float(str(point['threshold'])), 4)} ({point['rule']}, chosen on {point['n']} {unit}s of validation)"
-        for unit, point in bundle.operating_points.items()
-    )
-    origin = f"encoder {bundle.lineage[0]}" if bundle.lineage else "random weights (from scratch)"
-    return (
-        f"# Lesion {bundle.kind}\n\nResearch use only; not a medical device.\n\n"
-        f"- trained on {training['scans']} scans of {training['patients']} patients, {training['steps']} steps, seed {training['seed']}\n"
-        f"- started from {origin}\n- positive means: {', '.join(bundle.class_names) or 'any lesion'}\n\n"
-        f"## Locked thresholds\n\n{points}\n\n"
-        "## Limits\n\nMeasured performance is in the report of `medssl evaluate`. Scans of other scanners, sequences, ages or\n"
-        "diseases than those it was trained on may be scored wrongly.\n"
-    )

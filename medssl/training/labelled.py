@@ -16,6 +16,16 @@ from medssl.training.losses import CrossEntropy, DiceCrossEntropy, Loss, Tversky
 _SHOWN = 3  # scans named in an error
 
 
+def tell_apart(network: Network, classes: Classes, loss: Loss | None, crops: Crops) -> None:
+    """Give the channels of a network their meaning, where classes, loss and crops fit it.
+
+    Raises:
+        ConfigError: They do not, see `outputs_of` and `check_loss`.
+    """
+    network.outputs = outputs_of(classes, network)
+    check_loss(loss, network, crops)
+
+
 def outputs_of(classes: Classes, network: Network) -> Outputs:
     """What the channels of a network mean.
 

@@ -43,8 +43,17 @@ def _bundle(outcome: Outcome) -> Bundle:
     return outcome
 
 
-def launch(name: str, args: list[str]) -> Outcome:
+def _nothing(run: Path) -> None:
+    """What follows a run by default."""
+
+
+def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _nothing) -> Outcome:
     """Run a training command, here or on a cluster, or plan it.
+
+    Args:
+        name: `pretrain` or `finetune`.
+        args: Its arguments.
+        finish: Called with the run folder once a bundle was written.
 
     Raises:
         ConfigError: A key or a value that is not allowed.
@@ -55,7 +64,7 @@ def launch(name: str, args: list[str]) -> Outcome:
     except ArgumentError as error:
         raise ConfigError(f"{' '.join(str(error).split())}; see medssl {name} --help") from error
     own = {key: settings.pop(key) for key in _OWN}
-    text = parser.dump(Namespace(**{**vars(settings.clone()), "out": None, "resume": False}), skip_validation=True)
+    text = parser.dump(Namespace(**{**_what(settings), "out": None, "resume": False}), skip_validation=True)
     L.seed_everything(settings.seed, verbose=False)
     built = parser.instantiate(settings)
     arguments = {key: value for key, value in vars(built).items() if key != "config"}
@@ -64,7 +73,18 @@ def launch(name: str, args: list[str]) -> Outcome:
     if own["cluster"] is not None and not own["plan"]:
         return submit(Job(name, tuple(args), own["out"]), Slurm(**vars(own["cluster"])), arguments["training"])
     run = Run(Path(own["out"]), text, own["resume"], command=(name, *args), plan_only=own["plan"])
-    return _FUNCTIONS[name](**arguments, run=run)
+    outcome = _FUNCTIONS[name](**arguments, run=run)
+    if isinstance(outcome, Bundle):
+        finish(run.folder)
+    return outcome
+
+
+def _what(settings: Namespace) -> dict[str, object]:
+    """The settings without which folds are run now: folds of one configuration are one run, however they are shared out."""
+    copied = settings.clone()
+    if copied.get("folds") is not None:
+        copied.folds.run = None
+    return vars(copied)
 
 
 def parser_of(function: Callable[..., object], name: str) -> ArgumentParser:

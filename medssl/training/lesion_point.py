@@ -3,23 +3,37 @@
 import datetime
 from collections.abc import Sequence
 
+from medssl.errors import ConfigError
 from medssl.evaluation.lesion_point import choose_lesion_point
 from medssl.evaluation.lesions import Marks, mark_centres
+from medssl.models.architecture import Network
+from medssl.training.folds import Folds
 from medssl.training.validation import Scored
 
 
-def lesion_point(scored: Sequence[Scored], *, rule: str) -> dict[str, dict[str, object]]:
+def check_folds(network: Network, folds: Folds | None) -> None:
+    """Whether a network can be cross-validated.
+
+    Raises:
+        ConfigError: A detector: what its folds find of one scan cannot be averaged, since it lies in different places.
+    """
+    if network.task == "detection" and folds is not None:
+        raise ConfigError("a detector has no cross-validation, for the boxes of folds cannot be averaged; leave folds out")
+
+
+def lesion_point(scored: Sequence[Scored], *, rule: str, chosen_on: str = "validation") -> dict[str, dict[str, object]]:
     """The point under the name of its unit, `lesion`; empty for a network that is no detector.
 
     Args:
         scored: Validation scans.
         rule: Of `choose_lesion_point`.
+        chosen_on: What the scans are.
     """
     marks = [_marks(one) for one in scored if one.found is not None]
     if not marks:
         return {}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"lesion": choose_lesion_point(marks, rule=rule, locked_at=now)}
+    return {"lesion": choose_lesion_point(marks, rule=rule, chosen_on=chosen_on, locked_at=now)}
 
 
 def _marks(one: Scored) -> Marks:

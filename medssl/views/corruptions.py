@@ -103,7 +103,7 @@ def _corruption(
 
 @_corruption("Rician noise", "deviation in each part of the signal, share of tissue signal", (0.03, 0.06, 0.1, 0.15, 0.2), kinds=("MR",))
 def rician_noise(volume: Volume, amount: float, generator: np.random.Generator) -> Float:
-    """Magnitude of a complex signal with Gaussian noise in both parts: Gudbjartsson, 1995, https://doi.org/10.1002/mrm.1910340618."""
+    """Magnitude of a complex signal with Gaussian noise in both parts: Gudbjartsson, Patz, 1995, https://doi.org/10.1002/mrm.1910340618."""
     image, lowest, signal = _magnitude(volume)
     real, imaginary = generator.standard_normal((2, *image.shape), dtype=np.float32) * (amount * signal)
     return _float32(lowest + np.hypot(image + real, imaginary))
@@ -131,9 +131,10 @@ def bias_field(volume: Volume, amount: float, generator: np.random.Generator) ->
 
 @_corruption("ghosting", "weakening of every n-th line of k-space", (0.2, 0.35, 0.5, 0.7, 0.9), kinds=("MR",))
 def ghosting(volume: Volume, amount: float, generator: np.random.Generator) -> Float:
-    """Shifted copies along the phase-encoding axis J, from lines that a periodic motion weakens: Wood and Henkelman, 1985.
+    """Shifted copies along the phase-encoding axis J, from lines that a periodic motion weakens.
 
-    https://doi.org/10.1118/1.595783; every second to fifth line is weakened, the centre of k-space is not.
+    Wood and Henkelman, "MR image artifacts from periodic motion", Medical Physics 12, 1985; every second to fifth line is weakened, the
+    centre of k-space is not.
     """
     image, lowest, _ = _magnitude(volume)
     lines = np.fft.fftfreq(image.shape[2]) * image.shape[2]

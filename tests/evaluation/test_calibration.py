@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medssl.evaluation.calibration import assess, calibration_errors, reliability
+from medssl.evaluation.calibration import assess, calibration_errors, fit_temperature, reliability, tempered
 
 
 def test_bins_are_closed_on_the_right():
@@ -36,3 +36,51 @@ def test_nothing_gives_no_number(units):
 def test_scores_of_exactly_zero_and_one_are_fitted(units):
     found = assess(units([1, 0, 1, 0, 1], [1.0, 0.0, 0.4, 0.6, 0.0]))
     assert np.isfinite(found["slope"].value)
+
+
+def logistic(logits):
+    return 1 / (1 + np.exp(-np.asarray(logits)))
+
+
+def overconfident(factor, n=4000):
+    """Labels drawn from probabilities, and scores whose logits are larger by a factor."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 1.5, n)
+    return (generator.random(n) < logistic(logits)).astype(int), logistic(factor * logits)
+
+
+def test_the_temperature_undoes_what_made_scores_too_sure():
+    found = fit_temperature(*overconfident(3.0))
+    assert found.temperature == pytest.approx(3.0, rel=0.1)
+    assert found.loss_after < found.loss_before
+
+
+def test_no_other_temperature_has_a_lower_cross_entropy():
+    labels, scores = overconfident(2.0, n=200)
+    found = fit_temperature(labels, scores)
+
+    def loss(temperature):
+        return -np.mean([np.log(p if label else 1 - p) for label, p in zip(labels, tempered(scores, temperature), strict=True)])
+
+    assert found.loss_after == pytest.approx(loss(found.temperature))
+    assert found.loss_after < min(loss(found.temperature * factor) for factor in (0.9, 1.1))
+
+
+def test_a_temperature_divides_the_logit_and_keeps_the_order():
+    np.testing.assert_allclose(tempered(logistic([-4.0, 0.0, 2.0]), 2.0), logistic([-2.0, 0.0, 1.0]))
+    np.testing.assert_array_equal(tempered([0.0, 1.0], 3.0), [0.0, 1.0])
+    np.testing.assert_array_equal(tempered([0.123456789], 1.0), [0.123456789])
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "why"),
+    [
+        ([1, 0, 0, 0, 0, 0, 0], np.linspace(0, 1, 7), "1 positives and 6 negatives"),
+        ([0] * 6 + [1] * 6, np.linspace(0.01, 0.99, 12), "separate the classes"),
+        ([1] * 6 + [0] * 6, np.linspace(0.01, 0.99, 12), "say too little"),
+    ],
+)
+def test_where_no_temperature_can_be_fitted_scores_stay_and_the_reason_is_said(labels, scores, why):
+    found = fit_temperature(labels, scores)
+    assert found.temperature == 1
+    assert why in found.note

@@ -35,6 +35,17 @@ def test_one_positive_and_one_negative_are_measured_without_a_crash(units):
     assert metric.value == 1 and metric.ci95[0] < 0.3
 
 
+def test_one_positive_keeps_a_wide_interval_however_many_the_negatives(units):
+    metric = auroc(units([1] + [0] * 60, [0.9, *np.linspace(0, 1, 60)]))
+    assert metric.value == pytest.approx(0.9, abs=0.01)
+    assert metric.ci95[0] < 0.5 and "Newcombe" in metric.method
+
+
+def test_ties_alone_are_an_area_of_a_half_with_an_interval(units):
+    metric = auroc(units([1, 0] * 30, [0.5] * 60))
+    assert metric.value == 0.5 and metric.ci95[0] < 0.4 < 0.6 < metric.ci95[1]
+
+
 def test_newcombe_is_symmetric_about_a_half():
     low, high = newcombe(0.8, 10, 12)
     assert newcombe(1 - 0.8, 10, 12) == pytest.approx((1 - high, 1 - low), abs=1e-6)

@@ -66,6 +66,12 @@ def test_few_units_of_a_class_make_a_rough_test():
     assert "only 5 units of one class" in found.note
 
 
+def test_a_model_that_separates_the_classes_has_too_narrow_an_interval_and_says_so():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([1, 0], 12)
+    assert "too narrow" in paired_delong(pairs(labels, labels + generator.uniform(0, 0.5, 24), labels + generator.normal(size=24))).note
+
+
 @pytest.mark.parametrize("difference", [paired_delong, area_difference])
 def test_one_class_has_no_difference(difference):
     found = difference(pairs([1, 1], [0.9, 0.8], [0.1, 0.8]))

@@ -72,6 +72,26 @@ def test_a_scan_without_marks_and_lesions_only_adds_to_the_scans():
     assert froc([Marks("a", (0.9,), (), (), 1), Marks("b", (), (), (), 0)])["cpm"]["value"] == 1
 
 
+def test_marks_of_one_score_enter_together():
+    one_scan = [Marks("a", (0.9, 0.5), (0.5,), (), 2)]
+    assert froc(one_scan)["sensitivity_at"]["0.5"] == 0.5
+    assert froc(one_scan)["sensitivity_at"]["1"] == 1
+
+
+def test_marks_on_a_scan_without_lesion_are_false_positives_of_all_scans():
+    found = froc([Marks("a", (0.9,), (), (), 1), Marks("b", (), (0.95,), (), 0), Marks("c", (), (), (), 0), Marks("d", (), (), (), 0)])
+    assert found["fp_per_scan"] == [0.25, 0.25]
+    assert (found["sensitivity_at"]["0.125"], found["sensitivity_at"]["0.25"]) == (0, 1)
+
+
+def test_a_voxel_whose_probability_is_no_number_scores_nothing():
+    mask, probability = np.zeros((4, 4, 4)), np.full((4, 4, 4), np.nan)
+    mask[0, 0, 0] = mask[3, 3, 2:] = 1
+    probability[3, 3, 2] = 0.7
+    found = mark(mask, mask, patient="a", probability=probability)
+    assert found.hits == (0.7, 0.0)
+
+
 def test_lesions_that_got_no_mark_are_missed():
     found = froc([Marks("a", (), (), (), 2)])
     assert found["cpm"]["value"] == 0 and found["fp_per_scan"] == []

@@ -54,3 +54,36 @@ def test_a_specificity_that_no_score_reaches_calls_nothing():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ConfigError, match="best"):
         choose([1, 0], [0.9, 0.1], unit="scan", rule="best", locked_at=WHEN)
+
+
+def cheapest(labels, scores, *, miss, alarm, prevalence):
+    """Every threshold tried, its cost counted case by case; of equal ones the highest."""
+    worth = {}
+    for threshold in [*scores, max(scores) + 1]:
+        missed = [label and score < threshold for label, score in zip(labels, scores, strict=True)]
+        alarms = [not label and score >= threshold for label, score in zip(labels, scores, strict=True)]
+        share = sum(missed) / sum(labels), sum(alarms) / (len(labels) - sum(labels))
+        worth[threshold] = round(miss * prevalence * share[0] + alarm * (1 - prevalence) * share[1], 9)
+    return max(threshold for threshold, cost in worth.items() if cost == min(worth.values()))
+
+
+@pytest.mark.parametrize(("miss", "prevalence"), [(10, 0.05), (1, 0.5), (3, 0.3)])
+def test_the_cost_rule_agrees_with_counting_the_cost_of_every_threshold(miss, prevalence):
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, 60)
+    scores = np.round(generator.normal(0.4 + 0.2 * labels, 0.15), 2)
+    point = choose(labels, scores, unit="scan", rule=f"cost miss={miss} alarm=1 prevalence={prevalence}", locked_at=WHEN)
+    assert point.threshold == pytest.approx(cheapest(labels, scores, miss=miss, alarm=1, prevalence=prevalence))
+
+
+def test_a_rare_disease_whose_misses_cost_little_is_never_called():
+    point = choose([1, 0, 1, 0], [0.9, 0.8, 0.2, 0.1], unit="scan", rule="cost miss=1 alarm=1 prevalence=0.001", locked_at=WHEN)
+    assert (point.sensitivity, point.specificity) == (0.5, 1.0)
+    point = choose([1, 0, 1, 0], [0.8, 0.9, 0.2, 0.1], unit="scan", rule="cost miss=1 alarm=1 prevalence=0.001", locked_at=WHEN)
+    assert (point.sensitivity, point.specificity) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("rule", ["cost miss=0 alarm=1 prevalence=0.1", "cost miss=1 alarm=1 prevalence=1"])
+def test_costs_and_prevalences_out_of_range_are_refused(rule):
+    with pytest.raises(ConfigError, match="must be > 0 and the prevalence"):
+        choose([1, 0], [0.9, 0.1], unit="scan", rule=rule, locked_at=WHEN)

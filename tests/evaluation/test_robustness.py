@@ -13,7 +13,6 @@ from medssl.evaluation.robustness import (
     differences,
     ever_turned,
     measure,
-    pairs_won,
     within_case_deviation,
 )
 
@@ -44,17 +43,6 @@ def test_numbers_are_those_of_other_packages() -> None:
     slices = [(label, score) for outcome in outcomes for label, score in zip(outcome.slice_labels, outcome.slice_scores, strict=True)]
     assert found["slice_auroc"].value == pytest.approx(roc_auc_score(*zip(*slices, strict=True)))
     assert found["dice"].value == pytest.approx(np.mean([outcome.dice for outcome in outcomes if outcome.dice is not None]))
-
-
-def test_pairs_won_are_those_of_a_double_loop() -> None:
-    generator = np.random.default_rng(1)
-    labels, patients = generator.random(30) < 0.5, generator.integers(0, 4, 30)
-    scores = generator.integers(0, 6, 30) / 5.0  # with ties
-    slow = np.zeros((4, 4))
-    for i in np.flatnonzero(labels):
-        for j in np.flatnonzero(~labels):
-            slow[patients[i], patients[j]] += (scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j])
-    np.testing.assert_array_equal(pairs_won(labels, scores, patients, 4), slow)
 
 
 def test_draws_of_an_area_are_the_areas_of_the_drawn_patients() -> None:

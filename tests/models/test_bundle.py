@@ -107,3 +107,16 @@ def test_nothing_is_added_to_what_a_bundle_has_seen(folder: Path) -> None:
 def test_a_folder_without_a_bundle_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="RUN/bundle"):
         Bundle.read(tmp_path)
+
+
+def test_calibration_and_mirror_axes_travel_with_a_bundle(folder: Path) -> None:
+    bundle = Bundle.read(folder)
+    chosen = replace(bundle, calibration={"scan": {"temperature": 2.0}}, window=Window((8, 8), flips=(0, 1)))
+    chosen.write(folder.parent / "chosen", bundle.load(folder), "# card")
+    read = Bundle.read(folder.parent / "chosen")
+    assert (read.temperature("scan"), read.temperature("slice"), read.window.flips) == (2.0, 1.0, (0, 1))
+    assert read.model_id != bundle.model_id
+
+
+def test_a_bundle_without_calibration_is_written_as_before_there_was_one(folder: Path) -> None:
+    assert "calibration" not in json.loads((folder / "bundle.json").read_text())

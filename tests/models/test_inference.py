@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import Tensor
 
+from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture, Network
 from medssl.models.inference import Window, foreground_box, probabilities, slice_scores, with_context
 
@@ -64,3 +66,31 @@ def test_a_bright_speck_in_the_air_does_not_widen_the_box() -> None:
     image[:, 12:28, 12:28] = torch.rand(1, 16, 16, 20) + 1
     image[0, 0, 0, 0] = 2
     assert foreground_box(image, (8, 8))[:2] == (slice(11, 29), slice(11, 29))
+
+
+class Corner(Centre):
+    """Returns its middle channel, but nothing right of the first column and below the first row of a window."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        kept = torch.zeros_like(images[:, 1:2])
+        kept[:, :, 0, 0] = images[:, 1, 0, 0, None]
+        return kept
+
+
+def test_all_mirror_images_of_the_asked_axes_are_averaged() -> None:
+    image = torch.ones(1, 4, 4, 1)
+    output = probabilities(Corner(), image, Window((4, 4), context=3, flips=(0, 1), foreground=False))[..., 0]
+    corners = torch.zeros(4, 4)
+    corners[::3, ::3] = 0.25  # each of four images sees one corner, and logits are averaged
+    torch.testing.assert_close(output, corners.sigmoid(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_left_right_image_alone_is_the_default() -> None:
+    assert Window((4, 4)).mirrors == Window((4, 4), flips=(0,)).mirrors == [(), (0,)]
+    assert Window((4, 4), flips=False).mirrors == Window((4, 4), flips=()).mirrors == [()]
+
+
+@pytest.mark.parametrize("axes", [(2,), (0, 0), (-1,)])
+def test_a_mirror_axis_that_windows_do_not_have_is_refused(axes: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="below 2"):
+        Window((4, 4), flips=axes)

@@ -102,6 +102,12 @@ def builder(tmp_path):
 
 
 @pytest.fixture
+def builder_of(tmp_path):
+    """A function that gives a builder of another results folder by its name."""
+    return lambda name: ResultsBuilder(tmp_path / name)
+
+
+@pytest.fixture
 def cohort(builder):
     """16 scans of 14 patients: 8 with lesion (2 missed), 8 without (1 false alarm); one more rejected."""
     lesion_scores = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.4, 0.2]

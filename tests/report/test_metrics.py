@@ -108,6 +108,32 @@ def test_one_class_alone_is_measured_only_where_it_can_be(builder, label):
     assert record[gone]["value"] is None and record["auroc"]["value"] is None
 
 
+@pytest.mark.parametrize(
+    "scores", [(0.9, 0.8, 0.1), (0.1, 0.2, 0.9), (0.5, 0.5, 0.5), (float("nan"),) * 3], ids=["separated", "turned", "ties", "no numbers"]
+)
+def test_three_scans_make_no_confident_number(builder, scores):
+    for index, (score, label) in enumerate(zip(scores, (1, 1, 0), strict=True)):
+        builder.add(f"s{index}", score=score, label=label, patient=f"p{index}", slice_scores=[score] * 8)
+    record = metrics(builder)
+    assert any("Too small to conclude" in note for note in record["notes"]) or record["patient"]["n"] == 0
+    for name in ("sensitivity", "specificity", "auroc"):
+        found = record["patient"][name]
+        assert found["value"] is None or found["ci95"][1] - found["ci95"][0] > 0.5, name
+        assert found["value"] is not None or "cannot be measured" in found["note"]
+
+
+def test_predictive_values_at_other_prevalences_have_intervals(cohort):
+    first = metrics(cohort)["scan"]["at_prevalence"][0]
+    assert first["prevalence"] == 0.01
+    for name in ("ppv", "npv"):
+        assert first[f"{name}_ci95"][0] < first[name] < first[f"{name}_ci95"][1]
+
+
+def test_the_decision_curve_of_scans_is_in_the_record(cohort):
+    found = metrics(cohort)["decision_curve"]
+    assert len(found["model"]) == len(found["thresholds"]) == len(found["ci95"]) and found["n"] == 16
+
+
 def test_without_a_locked_threshold_no_rate_is_claimed(builder):
     builder.add("a", score=0.9, label=1, slice_scores=[0.9] * 8)
     builder.add("b", score=0.1, label=0)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from medssl.data.preprocess import Preprocess
 from medssl.errors import BundleError, ScanError
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
+from medssl.models.outputs import Outputs
 from medssl.models.residual_unet import ResidualUNet
 from medssl.models.vit import ViT
+from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Predictor
 from medssl.volume import Volume
 
@@ -88,3 +91,33 @@ def test_another_number_of_channels_is_refused(predictor: Predictor) -> None:
 def test_an_encoder_is_no_detector(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="fine-tune it"):
         Predictor(write(tmp_path / "bundle", ViT((4, 4), width=8, depth=1, heads=1), "encoder"))
+
+
+def test_a_lesion_has_the_class_that_most_of_its_voxels_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = Outputs(("oedema", "core", "cyst"), positive=("core", "cyst"), background=True)
+    network = ResidualUNet(classes=4, widths=(2, 4))
+    bundle = Bundle(
+        "segmentation", network.architecture(), Preprocess(), Window((8, 8), flips=False), ("core", "cyst"), POINTS, outputs=outputs
+    )
+    bundle.write(tmp_path / "bundle", network, "")
+    predictor = Predictor(tmp_path / "bundle")
+    levels = torch.tensor([0.0, 60.0, 120.0, 180.0]).view(1, 4, 1, 1)  # of background and classes
+    monkeypatch.setattr(predictor.network, "forward", lambda images: -((images - levels) ** 2) / 100)
+    monkeypatch.setattr(predictor, "bundle", replace(predictor.bundle, preprocess=Preprocess(intensity="window", window_hu=(0, 1))))
+    scan = np.zeros((1, 8, 8, 4), np.float32)
+    scan[0, :3, :3, 1], scan[0, 5:8, 5:8, 2], scan[0, :3, 5:8, 3] = 60, 120, 180
+    prepared = Volume(scan, np.diag([1.0, 1.0, 2.0, 1.0]))
+    result = predictor.score_prepared(prepared, scan_id="a", source="a")
+    assert sorted(lesion.class_name for lesion in result.finding.lesions) == ["core", "cyst"]
+    assert result.classes is not None
+    np.testing.assert_array_equal(result.classes, np.rint(scan[0] / 60))
+    assert {name: round(score, 2) for name, score in result.finding.class_scores.items()} == {"oedema": 1, "core": 1, "cyst": 1}
+    assert predictor.classes.positives == ("core", "cyst")
+
+
+def test_a_finding_from_before_there_were_classes_is_read(predictor: Predictor, tmp_path: Path) -> None:
+    finding = predictor.score(bright(), scan_id="a", source="a").finding
+    fields = json.loads(finding.to_json())
+    del fields["class_scores"], fields["lesions"][0]["class_name"]
+    (tmp_path / "a.json").write_text(json.dumps(fields))
+    assert Finding.read(tmp_path / "a.json") == finding

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from medssl.data.dataset import load_cases
 from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import prepare
 from medssl.data.preprocess import Preprocess
-from medssl.data.store import Store
+from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, UsageError
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.residual_unet import ResidualUNet
-from medssl.scoring import robustness
 from medssl.scoring.predictor import Predictor
-from medssl.scoring.robustness import CLEAN, Condition, Panel, drawn, score_robustness
+from medssl.scoring.robustness import CLEAN, Condition, Panel, drawn, score_robustness, subject_of
 from medssl.views.corruptions import CORRUPTIONS
 from medssl.views.retests import RETESTS
+from medssl.volume import Volume
 
 POINTS = {"scan": {"threshold": 0.5}, "slice": {"threshold": 0.5}, "voxel": {"threshold": 0.5, "min_voxels": 1}}
 SHAPE = (24, 20, 4)
@@ -69,9 +70,14 @@ def predictor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     return predictor
 
 
+def panel_of(predictor: Predictor, store: Store) -> Panel:
+    cases = load_cases(store, store.manifest.rows, classes=predictor.classes)
+    return Panel(predictor, store, [subject_of(store, case) for case in cases], 0)
+
+
 @pytest.fixture
 def panel(predictor: Predictor, store: Store) -> Panel:
-    return Panel(predictor, store, [robustness._subject(store, row) for row in store.manifest.rows], 0)
+    return panel_of(predictor, store)
 
 
 def few(monkeypatch: pytest.MonkeyPatch, *conditions: Condition) -> None:
@@ -85,7 +91,7 @@ NOISE = Condition("damage", "rician_noise", 5)
 def test_the_clean_scan_is_scored_as_evaluation_scores_it(panel: Panel) -> None:
     outcome = next(panel.outcomes(CLEAN))
     row, store = panel.subjects[0].row, panel.store
-    scan = robustness.Volume(robustness.decode(store.image(row)), store.geometry(row), "MR")
+    scan = Volume(decode(store.image(row)), store.geometry(row), "MR")
     finding = panel.predictor.score_prepared(scan, scan_id="a", source="").finding
     assert outcome.score == pytest.approx(finding.score, abs=1e-3)
     assert outcome.slice_scores == pytest.approx(finding.slice_scores, abs=0.02)  # float16 in the store
@@ -108,8 +114,7 @@ def test_damage_is_done_before_preprocessing_where_the_scan_can_be_reached(panel
 def test_what_the_store_holds_serves_where_the_data_folder_is_gone(panel: Panel, tmp_path: Path) -> None:
     original = {condition: list(panel.outcomes(condition)) for condition in (CLEAN, BLUR)}
     shutil.rmtree(tmp_path / "scans")
-    store = Store(tmp_path / "store")
-    gone = replace(panel, store=store, subjects=[robustness._subject(store, row) for row in store.manifest.rows])
+    gone = panel_of(panel.predictor, Store(tmp_path / "store"))
     assert {subject.origin for subject in gone.subjects} == {"prepared"}
     for outcome, other in zip(gone.outcomes(CLEAN), original[CLEAN], strict=True):
         assert outcome.dice == pytest.approx(other.dice, abs=0.01)
@@ -126,7 +131,7 @@ def test_an_edited_scan_is_not_taken_for_the_prepared_one(tmp_path: Path) -> Non
     array[5, 5, 1] += 1
     save(path, array)
     store = Store(tmp_path / "store")
-    assert [robustness._subject(store, row).origin for row in store.manifest.rows] == ["prepared", "original", "original"]
+    assert [subject_of(store, case).origin for case in load_cases(store, store.manifest.rows)] == ["prepared", "original", "original"]
 
 
 @pytest.mark.parametrize("name", RETESTS)
@@ -139,15 +144,15 @@ def test_the_truth_follows_a_repeated_scan(panel: Panel, name: str) -> None:
 def test_values_of_ct_are_damaged_in_hu_also_from_a_store(tmp_path: Path, predictor: Predictor) -> None:
     window = Preprocess(intensity="window", window_hu=(-100.0, 400.0))
     store = Store(prepared(tmp_path / "ct", window))
-    rows = [replace(row, modality="") for row in store.manifest.rows]
-    subjects = [robustness.Subject(row, "prepared", robustness._subject(store, row).modality) for row in rows]
+    cases = load_cases(store, [replace(row, modality="") for row in store.manifest.rows])
+    subjects = [replace(subject_of(store, case), origin="prepared") for case in cases]
     panel = Panel(predictor, store, subjects, 0)
     assert {subject.modality for subject in subjects} == {"CT"}
-    scan, _, preprocess = panel._loaded(subjects[0])
+    scan, preprocess = panel._loaded(subjects[0])
     original = np.asarray(nib.load(tmp_path / "ct" / "scans" / "p0" / "image.nii.gz").dataobj)
     np.testing.assert_allclose(scan.array[0], original, atol=0.3)
     shifted = preprocess(panel._shown(scan, subjects[0], Condition("damage", "intensity_shift", 5)))
-    change = (shifted.array[0] - store.image(rows[0])[0].astype(np.float32))[2:-2, 2:-2]
+    change = (shifted.array[0] - cases[0].image[0].astype(np.float32))[2:-2, 2:-2]
     assert np.abs(change).max() == pytest.approx(80 / 500, abs=2e-3)
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from medssl.data.entry import encode, entry_key, write_entry
 from medssl.data.fingerprint import fingerprint
@@ -30,3 +31,16 @@ def store(tmp_path: Path) -> Path:
     index = Index(Preprocess(), "../scans", scans)
     write_store(folder, Manifest(tuple(rows)), index, signs=np.stack(signs), leakage=Leakage())
     return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, store: Path) -> list[str]:
+    """Arguments of `medssl finetune` for four steps of a small network from scratch, but for `--out`."""
+    settings = {
+        "network": {"class_path": "medssl.models.residual_unet.ResidualUNet", "init_args": {"widths": [4, 8]}},
+        "feed": {"crops": {"size": [16, 16]}, "batch_size": 2, "store": str(store)},
+        "training": {"steps": 4, "checkpoint_steps": 2, "precision": "32-true"},
+    }
+    path = tmp_path / "scratch.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return ["--config", str(path)]

@@ -94,7 +94,7 @@ def test_classes_of_a_mask_are_segmented_and_reported(tmp_path: Path, dims: int)
     config["network"]["init_args"] |= {"encoder": encoder, "deep_supervision": True}
     config["feed"]["crops"]["size"] = [16, 16, 4][:dims]
     config["loss"] = {"class_path": "medssl.training.losses.DiceCrossEntropy", "init_args": {"weights": "balanced"}}
-    config["training"] |= {"steps": 30, "learning_rate": 0.02}
+    config["training"] |= {"steps": 3, "learning_rate": 0.02}
     bundle = tuned(tmp_path, config)
     assert (bundle.class_names, bundle.outputs.background) == (("core",), True)
     record = reported(tmp_path, store)["classes"]
@@ -128,3 +128,26 @@ def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path
     tuned(tmp_path, settings(store, "heads.Classifier", classes=1, labels={}, encoder=VOLUMES))
     assert '"outputs"' not in (tmp_path / "run" / "bundle" / "bundle.json").read_text()
     assert "classes" not in reported(tmp_path, store)
+
+
+SMALL_VIT = {"network.init_args.encoder.init_args": {"patch": "[4, 4]", "width": "16", "depth": "1", "heads": "2", "in_channels": "1"}}
+SMALL_UNET = {"network.init_args.encoder.init_args": {"stage_widths": "[4, 8]", "stage_blocks": "[1, 1]", "in_channels": "1"}}
+RECIPES = {
+    "busi_classifier": (SMALL_VIT, "[16, 16]", BREAST, None),
+    "busi_segmenter": (SMALL_VIT, "[16, 16]", BREAST, [(), (1,), (1,)]),
+    "brats_segmenter": (SMALL_UNET, "[16, 16, 4]", [""], [(1, 2, 3, 4)]),
+    "scan_attention_2d": (SMALL_VIT, "[16, 16]", ["lesion", "normal"], None),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_of_classes_runs_from_its_file(tmp_path: Path, root: Path, recipe: str) -> None:
+    sizes, crop, labels, values = RECIPES[recipe]
+    store = write_classes(tmp_path / "store", labels, values=values)
+    given = {f"{prefix}.{name}": value for prefix, options in sizes.items() for name, value in options.items()}
+    given |= {"feed.store": str(store), "feed.crops.size": crop, "feed.crops.context": "1", "feed.batch_size": "2"}
+    given |= {"training.steps": "1", "training.precision": "32-true"} | ({"feed.crops.bag": "3"} if "attention" in recipe else {})
+    options = [part for name, value in given.items() for part in (f"--{name}", value)]
+    config = root / "configs" / "finetune" / "classes" / f"{recipe}.yaml"
+    bundle = launch_finetune(["--config", str(config), *options, "--out", str(tmp_path / "run")])
+    assert bundle.operating_points["scan"]["unit"] == "scan"

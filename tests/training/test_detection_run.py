@@ -73,3 +73,8 @@ def test_the_best_rate_of_false_positives_is_a_setting(tmp_path: Path, store: Pa
 def test_an_unknown_rule_of_lesions_is_refused(tmp_path: Path, store: Path) -> None:
     with pytest.raises(ConfigError, match="rule of lesions 'best' is unknown"):
         launch_finetune([*config(tmp_path, store, 2, lesion_rule="best"), "--out", str(tmp_path / "run")])
+
+
+def test_a_detector_is_not_cross_validated(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(ConfigError, match="no cross-validation"):
+        launch_finetune([*config(tmp_path, store, 2), "--folds", "{count: 2}", "--out", str(tmp_path / "run")])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,7 +61,7 @@ def test_slices_without_lesion_are_examples_of_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("label", "held", "said"), [("malignant", (), "an empty mask"), ("normal", (1,), "a mask with lesion")])
 def test_a_label_that_contradicts_its_mask_is_named(tmp_path: Path, label: str, held: tuple[int, ...], said: str) -> None:
     found = cases(tmp_path, [label], Classes(), values=[held])
-    with pytest.raises(ManifestError, match=rf"label_mismatch: 2 scans have {said}, their label says otherwise: s00 \({label}\)"):
+    with pytest.raises(ManifestError, match=rf"label_mismatch: 2 scans have {said} and a label that says otherwise: s00 \({label}\)"):
         check_cases(classifier(), found, split="train")
 
 
@@ -95,7 +96,7 @@ def test_balanced_weights_of_classes_are_those_of_scikit_learn(tmp_path: Path) -
     names = ["normal", "benign", "benign", "malignant", "benign"]
     found = cases(tmp_path, names, BREAST)
     index = [BREAST.names.index(name) for name in names * 2]
-    expected = compute_class_weight("balanced", classes=[0, 1, 2], y=index)  # type: ignore[arg-type]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=index)
     assert weighed(classifier(3), found, Focal(weights="balanced"))[1] == pytest.approx(list(expected))
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,12 @@ def test_amounts_grow_and_are_five() -> None:
         assert len(corruption.amounts) == SEVERITIES
         assert list(corruption.amounts) == sorted(corruption.amounts)
         assert set(corruption.kinds) <= {"MR", "CT", "other"}
+
+
+def test_the_documented_amounts_are_those_of_the_panel(root: Path) -> None:
+    rows = [line.strip("| ").split(" | ") for line in (root / "docs" / "robustness.md").read_text().splitlines() if line.startswith("| `")]
+    documented = {row[0].strip("`"): tuple(map(float, row[-5:])) for row in rows if len(row) > 5}
+    assert documented == {name: corruption.amounts for name, corruption in CORRUPTIONS.items()}
 
 
 def test_unknown_modalities_are_of_another_kind() -> None:

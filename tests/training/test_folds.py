@@ -1,0 +1,133 @@
+"""A cross-validation from one configuration."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from medssl.data.held_out import read_output
+from medssl.data.seen import counts
+from medssl.data.store import Store
+from medssl.errors import ConfigError
+from medssl.models.bundle import Bundle
+from medssl.models.ensemble import Ensemble
+from medssl.scoring.finding import Finding
+from medssl.scoring.out_of_fold import write_out_of_fold
+from medssl.training.folds import Folds
+from medssl.training.launch import launch_finetune
+from medssl.training.lesions import LesionModule
+
+FOLDS = ["--folds.count", "2"]
+
+
+def fold(run: Path, number: int) -> Path:
+    return run / "folds" / str(number) / "bundle"
+
+
+@pytest.fixture
+def run(tmp_path: Path, scratch: list[str]) -> Path:
+    """A finished cross-validation over two folds."""
+    launch_finetune([*scratch, *FOLDS, "--out", str(tmp_path / "run")])
+    return tmp_path / "run"
+
+
+def test_folds_end_as_one_bundle_that_is_their_ensemble(run: Path) -> None:
+    bundle = Bundle.read(run / "bundle")
+    ensemble, images = bundle.load(run / "bundle"), torch.randn(1, 1, 16, 16)
+    members = [Bundle.read(fold(run, number)).load(fold(run, number)) for number in (0, 1)]
+    with torch.inference_mode():
+        mean = torch.stack([member(images).sigmoid() for member in members]).mean(dim=0)
+        torch.testing.assert_close(ensemble(images).sigmoid(), mean, atol=1e-6, rtol=1e-5)
+    assert isinstance(ensemble, Ensemble)
+    assert counts(bundle.seen) == {"training": 4, "validation": 4}
+    assert bundle.operating_points["slice"]["chosen_on"] == "out-of-fold scores"
+    assert bundle.operating_points["slice"]["n"] == 16
+
+
+def test_every_patient_is_scored_by_the_network_that_did_not_learn_from_them(run: Path, store: Path) -> None:
+    held = [{path.stem for path in (fold(run, number).parent / "held_out").glob("*.npz")} for number in (0, 1)]
+    digests = {row.scan_id: row.sha256 for row in Store(store).manifest.rows}
+    for number in (0, 1):
+        scans = Bundle.read(fold(run, number)).seen["scans"]
+        learned = {scan["voxels"] for scan in scans if scan["role"] == "training"}
+        assert learned == {digests[scan_id] for scan_id in held[1 - number]}
+    assert held[0] | held[1] == set(digests)
+    assert not held[0] & held[1]
+
+
+def test_out_of_fold_results_carry_what_each_fold_said_at_the_locked_thresholds(run: Path) -> None:
+    assert write_out_of_fold(run) == {"scored": 4}
+    facts = json.loads((run / "out_of_fold" / "run.json").read_text())
+    assert facts["split"] == "cross-validation"
+    assert "had not learned from its patient (2 folds by patient, of the splits train, val)" in facts["leakage"][0]
+    assert "No test split was kept aside" in facts["leakage"][1]
+    point = Bundle.read(run / "bundle").operating_points["scan"]
+    for path in sorted((run / "folds").glob("*/held_out/*.npz")):
+        finding = Finding.read(run / "out_of_fold" / "scans" / f"{path.stem}.json")
+        assert finding.slice_scores == pytest.approx(read_output(path.parent, path.stem).slices.tolist())
+        assert finding.threshold == point["threshold"]
+    with (run / "out_of_fold" / "reference.csv").open() as table:
+        assert {row["scan_id"] for row in csv.DictReader(table)} == {"s0", "s1", "s2", "s3"}
+
+
+def test_the_command_writes_the_out_of_fold_results(tmp_path: Path, scratch: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from medssl.cli import main
+
+    assert main(["finetune", *scratch, *FOLDS, "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "out_of_fold" / "results.csv").is_file()
+    assert "medssl report run/out_of_fold gives cross-validated numbers" in capsys.readouterr().out
+
+
+def test_folds_run_one_by_one_end_as_those_run_together(run: Path, tmp_path: Path, scratch: list[str]) -> None:
+    arguments = [*scratch, *FOLDS, "--out", str(tmp_path / "apart")]
+    first = launch_finetune([*arguments, "--folds.run", "[0]"])
+    assert "folds" not in first.training
+    assert launch_finetune([*arguments, "--folds.run", "[1]"]).weights_id == Bundle.read(run / "bundle").weights_id
+
+
+def test_a_killed_cross_validation_goes_on_where_it_was(
+    run: Path, tmp_path: Path, scratch: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, step, steps = [*scratch, *FOLDS, "--out", str(tmp_path / "cut")], LesionModule.training_step, []
+
+    def stop(module: LesionModule, batch: object, batch_idx: int) -> torch.Tensor:
+        steps.append(module.global_step)
+        if module.trainer.ckpt_path is None and len(steps) > 10 and module.global_step == 3:
+            raise InterruptedError
+        return step(module, batch, batch_idx)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LesionModule, "training_step", stop)
+        with pytest.raises(InterruptedError):
+            launch_finetune(arguments)
+    whole = fold(tmp_path / "cut", 0) / "weights.safetensors"
+    before = whole.stat().st_mtime_ns
+    resumed = launch_finetune([*arguments, "--resume", "true"])
+    assert resumed.weights_id == Bundle.read(run / "bundle").weights_id
+    assert whole.stat().st_mtime_ns == before
+
+
+def test_each_fold_selects_its_weights_on_patients_that_it_neither_learns_from_nor_holds_out(tmp_path: Path, scratch: list[str]) -> None:
+    chosen = ["--selection.metric", "dice", "--selection.every_steps", "2", "--selection.share", "0.3"]
+    launch_finetune([*scratch, *chosen, *FOLDS, "--folds.run", "[0]", "--out", str(tmp_path / "run")])
+    assert counts(Bundle.read(fold(tmp_path / "run", 0)).seen) == {"training": 1, "validation": 3}
+
+
+def test_the_card_of_an_ensemble_says_what_it_is(run: Path) -> None:
+    card = (run / "bundle" / "MODEL_CARD.md").read_text()
+    assert "the mean of 2 members from folds by patient" in card
+    assert "| cross validation | 4 | 4 | with lesion 4 | not known 4 |" in card
+    assert re.search(r"\| slice \| [\d.]+ \| youden midway \| out-of-fold scores, 16 slices \| [\d.]+ \(\d of 8\) \[", card)
+
+
+def test_a_fold_that_there_is_not_is_refused(tmp_path: Path, scratch: list[str]) -> None:
+    with pytest.raises(ConfigError, match="asks for fold 2, there are 0 to 1"):
+        launch_finetune([*scratch, *FOLDS, "--folds.run", "[2]", "--out", str(tmp_path / "run")])
+
+
+def test_one_fold_is_no_cross_validation() -> None:
+    with pytest.raises(ConfigError, match="count must be >= 2"):
+        Folds(count=1)
