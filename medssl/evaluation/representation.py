@@ -104,7 +104,13 @@ def neighbours(features: ArrayLike, labels: ArrayLike, patients: ArrayLike, *, k
 
 
 def linear_probe(features: ArrayLike, labels: ArrayLike, patients: ArrayLike, *, folds: int = 5, penalty: float = 1.0) -> Answers:
-    """Ridge regression of the label on standardised features, each patient answered by a fit without it.
+    """How well `probe_scores` tell the label; the arguments are the same."""
+    scores = probe_scores(features, labels, patients, folds=folds, penalty=penalty)
+    return _answers(np.asarray(labels, dtype=np.intp), scores)
+
+
+def probe_scores(features: ArrayLike, labels: ArrayLike, patients: ArrayLike, *, folds: int = 5, penalty: float = 1.0) -> Floats:
+    """(N,) ridge regression of the label on standardised features, each patient answered by a fit without it.
 
     Args:
         features: (N, D).
@@ -123,7 +129,7 @@ def linear_probe(features: ArrayLike, labels: ArrayLike, patients: ArrayLike, *,
     for fold in np.unique(fold_of):
         held = fold_of == fold
         scores[held] = _ridge(table[~held], truth[~held].astype(np.float64), table[held], penalty)
-    return _answers(truth, scores)
+    return scores
 
 
 def _ridge(table: Floats, target: Floats, asked: Floats, penalty: float) -> Floats:

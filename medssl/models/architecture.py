@@ -12,7 +12,7 @@ from medssl.errors import BundleError
 from medssl.models.outputs import Outputs
 
 _ALLOWED = ("medssl.models.",)  # a bundle may be a stranger's: it names one of our classes, nothing else
-_DROPPED_IN_TRAINING = frozenset({"drop_path", "dropout"})
+DROPPED_IN_TRAINING = frozenset({"drop_path", "dropout"})
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Architecture:
         return self._held() == other._held()
 
     def _held(self) -> tuple[str, dict[str, object]]:
-        held = {name: value for name, value in self.init_args.items() if name not in _DROPPED_IN_TRAINING}
+        held = {name: value for name, value in self.init_args.items() if name not in DROPPED_IN_TRAINING}
         return self.class_path, {name: value._held() if isinstance(value, Architecture) else value for name, value in held.items()}
 
     @classmethod

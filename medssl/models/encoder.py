@@ -43,6 +43,16 @@ class Encoder(nn.Module, ABC):
     def architecture(self) -> Architecture:
         """What it takes to build this encoder again."""
 
+    def layers(self) -> list[tuple[str, ...]]:
+        """Names of the parameters of each layer, first to last, for what is frozen or slowed by depth.
+
+        Here every part with weights of its own is a layer, in the order in which parts were made.
+        """
+        parts: dict[str, list[str]] = {}
+        for name, _ in self.named_parameters():
+            parts.setdefault(name.rpartition(".")[0], []).append(name)
+        return [tuple(names) for names in parts.values()]
+
     @abstractmethod
     def pyramid(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """Feature maps (B, D_s, *G_s), finest first; a transformer without scales has one.
@@ -62,6 +72,19 @@ class Encoder(nn.Module, ABC):
     def pooled(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, D), the mean over the cells of the deepest feature map."""
         return self.dense(images).flatten(2).mean(dim=2)
+
+
+def grouped(encoder: Encoder, units: Sequence[str]) -> list[tuple[str, ...]]:
+    """Names of parameters by the unit that holds them; those of none are the first layer, as a stem.
+
+    Args:
+        encoder: Whose parameters they are.
+        units: Names of parts, first to last.
+    """
+    layers: dict[str, list[str]] = {"": [], **{unit: [] for unit in units}}
+    for name, _ in encoder.named_parameters():
+        layers[next((unit for unit in units if name.startswith(f"{unit}.")), "")].append(name)
+    return [tuple(names) for names in layers.values() if names]
 
 
 class TokenEncoder(Encoder):

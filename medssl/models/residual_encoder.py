@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
 from medssl.models.convolutions import SLOPE, ConvNorm, ResidualBlock
-from medssl.models.encoder import Encoder, check_hidden, visible_cells
+from medssl.models.encoder import Encoder, check_hidden, grouped, visible_cells
 
 
 class ResidualEncoder(Encoder):
@@ -87,6 +87,10 @@ class ResidualEncoder(Encoder):
             stage_strides=[list(stride) for stride in self.stage_strides],
             stage_kernels=[list(kernel) for kernel in self.stage_kernels],
         )
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """The stem, then every residual block."""
+        return grouped(self, [f"stages.{stage}.{n}" for stage, blocks in enumerate(self.stage_blocks) for n in range(blocks)])
 
     def pyramid(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """Feature maps of all stages, finest first; zero in cells whose every block is hidden.

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
 from medssl.models.blocks import Block, Mlp
-from medssl.models.encoder import TokenEncoder, check_hidden, visible_cells
+from medssl.models.encoder import TokenEncoder, check_hidden, grouped, visible_cells
 from medssl.models.patches import Rotation, as_map, axial_rotation, grid_of, patches_at, patchify, resized_positions, sincos_positions
 
 Positions = Literal["sincos", "rotary", "both", "learned"]
@@ -99,6 +99,11 @@ class ViT(TokenEncoder):
         }
         sizes = {"in_channels": self.in_channels, "width": self.width, "depth": self.depth, "heads": self.heads}
         return Architecture.of(self, patch=list(self.patch), **sizes, **Architecture.changed(ViT, **options))
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """What makes tokens, then the blocks, the last one with the normalisation after it."""
+        *stem_and_blocks, last = grouped(self, [*(f"blocks.{number}" for number in range(self.depth)), "norm"])
+        return [*stem_and_blocks[:-1], (*stem_and_blocks[-1], *last)]
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """(B, C, *S) -> (B, N, D) normalised features of all patches, or of the visible ones."""

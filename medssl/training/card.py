@@ -57,13 +57,23 @@ def _identity(bundle: Bundle) -> Iterator[str]:
     folds = _mapping(facts.get("folds"))
     members = f", the mean of {folds['count']} members from folds by {folds['by']}" if folds else ""
     yield f"- trained on {facts['scans']} scans of {facts['patients']} patients, {facts['steps']} steps, seed {facts['seed']}{members}"
-    for name in ("protocol", "loss"):
-        value = facts.get(name, recipe.get(name))
-        if value is not None:
-            yield f"- {name}: {_inline(value)}"
+    yield from _tuning(facts)
+    if recipe.get("loss") is not None:
+        yield f"- loss: {_inline(recipe['loss'])}"
     window = bundle.window
     yield f"- looks at windows of {list(window.size)} voxels, {window.context} slices each, mirrored along axes {list(window.mirrored)}"
     yield f"- configuration {facts.get('config_hash')}, data {str(facts.get('manifest_hash'))[:12]}, finished {facts.get('finished')}"
+
+
+def _tuning(facts: Mapping[str, object]) -> Iterator[str]:
+    """How the weights of the start were adapted, which of them learned, and why."""
+    adapted, protocol, advice = facts.get("adapted"), _mapping(facts.get("protocol")), _mapping(facts.get("advice"))
+    yield from (f"- adapted: {what}" for what in (adapted if isinstance(adapted, list) else ()))
+    if protocol:
+        numbers = ", ".join(f"{name} {_inline(value)}" for name, value in protocol.items() if name != "name")
+        yield f"- protocol {protocol['name']}{f' ({numbers})' if numbers else ''}"
+    if advice:
+        yield f"- this protocol was proposed: {advice['reason']}"
 
 
 def _inline(value: object) -> str:

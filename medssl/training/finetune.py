@@ -22,6 +22,7 @@ from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
 from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window
+from medssl.training.begin import Beginning, begin
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
 from medssl.training.detector import Detector
@@ -31,11 +32,11 @@ from medssl.training.lesion_point import check_folds, lesion_point
 from medssl.training.lesions import LesionModule
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
-from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
+from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
 from medssl.training.segmenter import Segmenter
 from medssl.training.selection import Keeper, Selection
 from medssl.training.settings import Training
-from medssl.training.start import start_from
+from medssl.training.tuning import Name, Tuning
 from medssl.training.validation import Scored, calibration, operating_points, score_cases
 from medssl.views.augment import Augment
 
@@ -104,6 +105,28 @@ _LABELS = Labels()
 MODULES: dict[str, type[LesionModule]] = {"segmentation": Segmenter, "classification": Classifier, "detection": Detector}
 _VIEWS = Augment()
 _SELECTION = Selection()
+_TUNING = Tuning()
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What all folds of a run share, see `finetune`."""
+
+    feed: Feed
+    training: Training
+    seed: int
+    origin: Path | None
+    labels: Labels
+    views: Augment
+    loss: Loss | None
+    selection: Selection
+    protocol: Name
+    tuning: Tuning
+
+    @property
+    def window(self) -> Window:
+        """How the network looks at whole scans."""
+        return Window(self.feed.crops.size, self.feed.crops.context, flips=self.selection.flips)
 
 
 def finetune(
@@ -119,6 +142,8 @@ def finetune(
     loss: Loss | None = None,
     selection: Selection = _SELECTION,
     folds: Folds | None = None,
+    protocol: Name = "full",
+    tuning: Tuning = _TUNING,
 ) -> Bundle | Plan | None:
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
@@ -134,6 +159,8 @@ def finetune(
         loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
         selection: Which weights are kept, and how they look at scans.
         folds: A cross-validation whose members make one bundle; null takes the splits of the store.
+        protocol: Which weights learn; `auto` asks the advisor.
+        tuning: Numbers of the protocols.
 
     Returns:
         The bundle; None on the processes that help the leading one; the plan where the run is for that alone. With folds see
@@ -146,71 +173,56 @@ def finetune(
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
-    learn = partial(
-        _learn, feed=feed, training=training, seed=seed, origin=bundle, labels=labels, views=views, loss=loss, selection=selection
-    )
+    recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
     check_folds(network, folds)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
-        return learn(network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
+        return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    together = partial(_together, feed=feed, training=training, seed=seed, labels=labels)
-    return cross_validate(parts, network, run, training, learn, together)
+    return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
 
 
-def _learn(
-    network: Network,
-    run: Run,
-    part: Part,
-    *,
-    feed: Feed,
-    training: Training,
-    seed: int,
-    origin: Path | None,
-    labels: Labels,
-    views: Augment,
-    loss: Loss | None,
-    selection: Selection,
-) -> Bundle | Plan | None:
+def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
     """Train on one part of the scans, lock the thresholds on another, write the bundle."""
+    feed, labels, seed = recipe.feed, recipe.labels, recipe.seed
     store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
     check_cases(network, train, split=labels.train_split)
-    lineage, before = ((), {}) if origin is None else start_from(network, origin, store)
-    keeper = Keeper(selection, part.selecting, _window(feed, selection), training, seed=seed)
-    weights = keeper.kept(_fit(network, train, feed, training, run=run, seed=seed, views=views, loss=loss, keeper=keeper))
+    begun = begin(
+        network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
+    )
+    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed)
+    weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
-    network = with_weights(network, weights, "network")
-    scored = score_cases(network, part.held, _window(feed, selection))
+    network = with_weights(begun.network, begun.protocol.plain(weights), "network")
+    scored = score_cases(network, part.held, recipe.window)
     if part.outputs is not None:
         for one in scored:
             write_output(part.outputs, one.case.row.scan_id, one.channels)
-    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
-    trained = replace(
-        _locked(network, scored, store, _window(feed, selection), labels),
-        training={**found, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)},
-        lineage=lineage,
-        seen=_seen(store, train, [*part.held, *_others(part.selecting, part.held)], before),
-    )
+    found = facts(run, recipe.training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
+    found |= {**begun.facts, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)}
+    seen = _seen(store, train, [*part.held, *_others(part.selecting, part.held)], begun.start.seen)
+    trained = replace(_locked(recipe, network, scored, store), training=found, lineage=begun.start.lineage, seen=seen)
     return trained.write(run.folder / "bundle", network, card(trained))
 
 
-def _together(parts: Parts, run: Run, *, feed: Feed, training: Training, seed: int, labels: Labels) -> Bundle:
+def _together(recipe: _Recipe, parts: Parts, run: Run) -> Bundle:
     """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
-    store, (bundles, networks) = Store(feed.store), zip(*members(parts, run), strict=True)
+    store, (bundles, networks) = Store(recipe.feed.store), zip(*members(parts, run), strict=True)
     ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
     scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
     cases = [one.case for one in scored]
-    found = facts(run, training, seed=seed, manifest=store.manifest.digest(), patients=_patients(cases), scans=len(cases))
+    digest = store.manifest.digest()
+    found = facts(run, recipe.training, seed=recipe.seed, manifest=digest, patients=_patients(cases), scans=len(cases))
     found |= {
         "folds": parts.facts(),
         "data": data_facts(cross_validation=cases),
         "selection": [one.training["selection"] for one in bundles],
     }
     trained = replace(
-        _locked(ensemble, scored, store, bundles[0].window, labels, chosen_on=OUT_OF_FOLD),
+        _locked(recipe, ensemble, scored, store, chosen_on=OUT_OF_FOLD),
         training={**bundles[0].training, **found},
         lineage=bundles[0].lineage,
         seen=merged_all(bundle.seen for bundle in bundles),
@@ -218,43 +230,32 @@ def _together(parts: Parts, run: Run, *, feed: Feed, training: Training, seed: i
     return trained.write(run.folder / "bundle", ensemble, card(trained))
 
 
-def _window(feed: Feed, selection: Selection) -> Window:
-    return Window(feed.crops.size, feed.crops.context, flips=selection.flips)
-
-
 def _others(cases: list[Case], than: list[Case]) -> list[Case]:
     known = {case.row.scan_id for case in than}
     return [case for case in cases if case.row.scan_id not in known]
 
 
-def _fit(
-    network: Network,
-    train: list[Case],
-    feed: Feed,
-    training: Training,
-    *,
-    run: Run,
-    seed: int,
-    views: Augment,
-    loss: Loss | None,
-    keeper: Keeper,
-) -> Ended:
-    """Train on labelled crops."""
-    balance = channel_weights(loss, network, train)
-    module = MODULES[network.task](network, training, views=views, seed=seed, loss=loss, weights=balance)
-    loader = feed.labelled(train, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate)
-    return fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks)
+def _fit(recipe: _Recipe, begun: Beginning, train: list[Case], run: Run, keeper: Keeper) -> Ended:
+    """Train on labelled crops, and the weights that are kept; those of the start where the protocol trains nothing."""
+    network, protocol, training = begun.network, begun.protocol, recipe.training
+    if not protocol.learns:
+        return untrained(network, run)
+    balance = channel_weights(recipe.loss, network, train)
+    module = MODULES[network.task](
+        network, training, views=recipe.views, seed=recipe.seed, loss=recipe.loss, weights=balance, protocol=protocol
+    )
+    loader = recipe.feed.labelled(train, steps=training.steps, seed=recipe.seed, done=run.done, parts=training.accumulate)
+    return keeper.kept(fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks))
 
 
-def _locked(
-    network: Network, scored: list[Scored], store: Store, window: Window, labels: Labels, *, chosen_on: str = "validation"
-) -> Bundle:
+def _locked(recipe: _Recipe, network: Network, scored: list[Scored], store: Store, *, chosen_on: str = "validation") -> Bundle:
     """The trained network described, with its calibration and its thresholds locked on scans that it did not learn from."""
+    labels = recipe.labels
     bundle = Bundle(
         kind=network.task,
         architecture=network.architecture(),
         preprocess=store.preprocess,
-        window=window,
+        window=recipe.window,
         class_names=network.outputs.positive or labels.positive,
         outputs=network.outputs,
         calibration=calibration(scored) if labels.calibrate else {},

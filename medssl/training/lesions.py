@@ -5,12 +5,14 @@ from abc import abstractmethod
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from medssl.data.dataset import Sample
 from medssl.models.architecture import Network
 from medssl.objectives.processes import rank
 from medssl.training.losses import CrossEntropy, Loss, one_hot
+from medssl.training.protocols import FULL, Protocol, freeze, hold, settle
 from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams, mixed
@@ -26,18 +28,28 @@ class LesionModule(L.LightningModule):
         seed: Views of step n are a function of this seed and n.
         loss: What is minimised; None for the default of the task.
         weights: (2, channels): how much a channel that does not hold counts in the loss, and how much one that does; None for all alike.
+        protocol: Which weights learn, and how fast.
     """
 
     weights: Tensor | None
 
     def __init__(
-        self, network: Network, training: Training, *, views: Augment, seed: int, loss: Loss | None = None, weights: Tensor | None = None
+        self,
+        network: Network,
+        training: Training,
+        *,
+        views: Augment,
+        seed: int,
+        loss: Loss | None = None,
+        weights: Tensor | None = None,
+        protocol: Protocol = FULL,
     ) -> None:
         super().__init__()
         self.criterion = loss or self.default_loss()
         self.register_buffer("weights", weights, persistent=False)
         self.network, self.training_settings, self.views, self.seed = network, training, views, seed
-        self.decayed = matrices(network)
+        self.decayed, self.paces = matrices(network), protocol.paces(network, training)
+        freeze(network, self.paces)
 
     def default_loss(self) -> Loss:
         """What is minimised where nothing else is asked for."""
@@ -53,11 +65,17 @@ class LesionModule(L.LightningModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one varied batch."""
+        settle(self.network, self.paces, self.global_step)
         torch.manual_seed(mixed(self.seed, self.global_step, batch_idx, rank()))  # of what layers draw, such as dropout
         images, lesion = self._varied(batch)
         loss = self.step_loss(images, lesion, batch["label"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Weights that rest at this step stay as they are."""
+        del optimizer
+        hold(self.network, self.paces, self.global_step)
 
     def _varied(self, batch: Sample) -> tuple[Tensor, Tensor]:
         """Views of the images, and the masks that moved with them; each slice of a bag is varied on its own."""
@@ -73,10 +91,8 @@ class LesionModule(L.LightningModule):
         return view.images, _numbered(masks) if classes else masks
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with warm-up and cosine, by step; a pretrained encoder may move more slowly."""
-        encoder = getattr(self.network, "encoder", None)
-        slow = encoder if isinstance(encoder, nn.Module) else None
-        optimizer, scheduler = self.training_settings.optimizer(self.network, self.decayed, slow)
+        """AdamW at the paces of the protocol, by step."""
+        optimizer, scheduler = self.training_settings.optimizer(self.network, self.decayed, self.paces)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -23,7 +23,7 @@ from medssl.training.pretrainer import Pretrainer
 from medssl.training.ranks import leads
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.settings import Training
-from medssl.training.start import start_from
+from medssl.training.start import SCRATCH, start_from
 
 _WATCH = Watch()
 _PICTURES = 4  # crops in the picture of reconstructions
@@ -63,7 +63,7 @@ def pretrain(
     rows = store.manifest.split(split)
     cases = load_cases(store, rows, masks=False)  # no label is seen: crops are drawn without knowing where lesion is
     _check(objective, cases, feed, training)
-    lineage, before = ((), {}) if bundle is None else start_from(objective, bundle, store)
+    start = SCRATCH if bundle is None else start_from(objective, bundle, store, feed.crops)
     watchers = _watchers(objective, cases, feed, training, store=store, run=run, seed=seed, watch=watch)
     weights = _fit(objective, cases, feed, training, run=run, seed=seed, callbacks=watchers)
     if not isinstance(weights, dict):
@@ -73,10 +73,10 @@ def pretrain(
         architecture=objective.encoder.architecture(),
         preprocess=store.preprocess,
         window=Window(feed.crops.size, feed.crops.context),
-        training={"objective": type(objective).__name__, **_facts(run, training, store, rows, seed=seed)},
-        lineage=lineage,
+        training={"objective": type(objective).__name__, **start.facts, **_facts(run, training, store, rows, seed=seed)},
+        lineage=start.lineage,
         versions=versions(),
-        seen=merged(before, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
+        seen=merged(start.seen, record("pretraining", rows, store.signs(rows)), reason=store.leakage.reason),
     )
     return trained.write(run.folder / "bundle", with_weights(objective.encoder, weights, "objective.encoder"), _card(trained))
 

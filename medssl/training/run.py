@@ -152,6 +152,18 @@ def fit(
     return weights.whole if leads() else None
 
 
+def untrained(network: Network, run: Run) -> Ended:
+    """How a run ends that has nothing to train: with the weights as they are.
+
+    Raises:
+        ConfigError: A plan is asked for.
+    """
+    if run.plan_only:
+        raise ConfigError("this protocol trains nothing, so there is nothing to plan; run it without --plan")
+    run.open()
+    return {f"network.{name}": tensor for name, tensor in network.state_dict().items()} if leads() else None
+
+
 def _trainer(training: Training, run: Run, *, title: str, unused: bool, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's trainer with the logs, checkpoints and progress of a run."""
     every = training.checkpoint_steps

@@ -1,5 +1,6 @@
 """How long and how hard a network is trained, and on what machine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from medssl.errors import ConfigError
-from medssl.training.schedule import warmup_cosine
+from medssl.training.schedule import Pace, sawtooth
 
 _WRAPPED = "_fsdp_wrapped_module."  # what FSDP puts into names
 
@@ -25,7 +26,7 @@ class Training:
         weight_decay: Of matrices; biases, norms and tokens have none.
         betas: AdamW's decay of its moments.
         warmup: Share of the steps with a rising rate.
-        encoder_rate: Factor on the rate of a pretrained encoder.
+        encoder_rate: Factor on the rate of an encoder, in the protocols that move it as a whole.
         clip: Largest norm of the gradient.
         precision: `auto` is bfloat16 where the processor or GPU computes it, else float32.
         devices: GPUs, or processes on the CPU, of each node.
@@ -81,29 +82,30 @@ class Training:
         fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
         return "bf16-mixed" if fast else "32-true"
 
-    def optimizer(self, module: nn.Module, decayed: frozenset[str], encoder: nn.Module | None = None) -> tuple[AdamW, LambdaLR]:
-        """AdamW over all parameters, and its warm-up and cosine schedule by step.
+    def optimizer(self, module: nn.Module, decayed: frozenset[str], paces: Sequence[Pace] = ()) -> tuple[AdamW, LambdaLR]:
+        """AdamW over the parameters that are trained, and its warm-up and cosine schedule by step.
 
         Args:
             module: Whose parameters are trained.
             decayed: Names of those with weight decay, from `matrices` on the module as it was built.
-            encoder: Its part with a rate of its own.
+            paces: Which of them learn how fast; empty for all alike.
         """
-        slow = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
-        trained = [(name.replace(_WRAPPED, ""), parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        groups = [
-            {
-                "params": [
-                    parameter for name, parameter in trained if (id(parameter) in slow) == of_encoder and (name in decayed) == decays
-                ],
-                "lr": self.learning_rate * (self.encoder_rate if of_encoder else 1.0),
-                "weight_decay": self.weight_decay if decays else 0.0,
-            }
-            for of_encoder in (False, True)
-            for decays in (False, True)
-        ]
-        optimizer = AdamW([group for group in groups if group["params"]], betas=self.betas, fused=True)
-        return optimizer, LambdaLR(optimizer, warmup_cosine(self.steps, round(self.warmup * self.steps)))
+        trained = {plain_name(name): parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        groups, factors = [], []
+        for pace in paces or (Pace(frozenset(trained)),):
+            for decays in (False, True):
+                alike = [parameter for name, parameter in trained.items() if name in pace.names and (name in decayed) == decays]
+                if alike:
+                    decay = self.weight_decay if decays else 0.0
+                    groups.append({"params": alike, "lr": self.learning_rate * pace.rate, "weight_decay": decay})
+                    factors.append(sawtooth(pace.starts, self.steps, warmup=self.warmup))
+        optimizer = AdamW(groups, betas=self.betas, fused=True)
+        return optimizer, LambdaLR(optimizer, factors)
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without what FSDP puts into it."""
+    return name.replace(_WRAPPED, "")
 
 
 def matrices(module: nn.Module) -> frozenset[str]:

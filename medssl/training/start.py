@@ -1,40 +1,75 @@
 """Where weights come from when a run does not start from scratch: the encoder of another bundle."""
 
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
+from medssl.data.dataset import Crops
 from medssl.data.seen import Seen
 from medssl.data.store import Store
 from medssl.errors import ConfigError
+from medssl.models.adaptation import Input, check_alike, fitted
 from medssl.models.bundle import Bundle, read_weights
 from medssl.models.encoder import Encoder
 
+logger = logging.getLogger(__name__)
 
-def start_from(network: nn.Module, bundle: Path, store: Store) -> tuple[tuple[str, ...], Seen]:
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from; the defaults are random weights.
+
+    Args:
+        lineage: Identities of the bundle and of those before it, the nearest first.
+        seen: What the bundle has learned from.
+        objective: Class name of the objective of the bundle; empty where there is none.
+        adapted: What was adapted in its weights, a sentence each.
+    """
+
+    lineage: tuple[str, ...] = ()
+    seen: Seen = field(default_factory=dict)
+    objective: str = ""
+    adapted: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a bundle records of it, beside the lineage."""
+        return {"adapted": list(self.adapted)} if self.adapted else {}
+
+
+SCRATCH = Start()
+
+
+def start_from(network: nn.Module, bundle: Path, store: Store, crops: Crops | None = None) -> Start:
     """Put pretrained weights into an encoder, and into the copies of it that a teacher holds.
+
+    More channels than the bundle's encoder has get its stem repeated; learned positions of another grid are interpolated.
 
     Args:
         network: A lesion network or an objective, with its `encoder`.
         bundle: Of an encoder.
         store: The scans that the run will learn from.
-
-    Returns:
-        The lineage, last ancestor first, and what the bundle has seen.
+        crops: What the network will be given; None for crops like those of the bundle.
 
     Raises:
-        ConfigError: No encoder, another shape, or another preprocessing.
+        ConfigError: No encoder, one that differs in more than channels and positions, or another preprocessing.
     """
     pretrained = Bundle.read(bundle)
     encoder = getattr(network, "encoder", None)
-    if encoder is None:
+    if not isinstance(encoder, Encoder):
         raise ConfigError(f"{type(network).__name__} has no encoder to start from a bundle; set bundle to null, or take a ViT network")
-    if not pretrained.architecture.same_weights(encoder.architecture()):
-        raise ConfigError("the network's encoder differs from the bundle's; copy its init_args from bundle.json into the config")
+    check_alike(pretrained.architecture, encoder.architecture())
     if pretrained.preprocess != store.preprocess:
         raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
-    weights = read_weights(bundle)
+    before = Input(pretrained.window.size, pretrained.window.context)
+    after = before if crops is None else Input(tuple(crops.size), crops.context)
+    weights, adapted = fitted(read_weights(bundle), pretrained.architecture, encoder, before=before, after=after)
     for part in network.modules():
-        if isinstance(part, Encoder) and part.architecture() == pretrained.architecture:
+        if isinstance(part, Encoder) and part.architecture().same_weights(encoder.architecture()):
             part.load_state_dict(weights)
-    return (pretrained.model_id, *pretrained.lineage), pretrained.seen
+    for what in adapted:
+        logger.info("adapted: %s", what)
+    objective = str(pretrained.training.get("objective", ""))
+    return Start((pretrained.model_id, *pretrained.lineage), pretrained.seen, objective, tuple(adapted))
