@@ -28,7 +28,7 @@ from medssl.training.classifier import Classifier
 from medssl.training.detector import Detector
 from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
 from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
-from medssl.training.lesion_point import check_folds, lesion_point
+from medssl.training.lesion_point import check_detector, lesion_point
 from medssl.training.lesions import LesionModule
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
@@ -174,7 +174,7 @@ def finetune(
     tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
     recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
-    check_folds(network, folds)
+    check_detector(network, folds, protocol)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
         return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))

@@ -10,14 +10,20 @@ from medssl.models.architecture import Network
 from medssl.training.folds import Folds
 from medssl.training.validation import Scored
 
+_NOT_DENSE = ("linear", "knn", "auto")
 
-def check_folds(network: Network, folds: Folds | None) -> None:
-    """Whether a network can be cross-validated.
+
+def check_detector(network: Network, folds: Folds | None, protocol: str) -> None:
+    """Whether a network, where it is a detector, can be trained as asked for.
 
     Raises:
-        ConfigError: A detector: what its folds find of one scan cannot be averaged, since it lies in different places.
+        ConfigError: Folds, whose findings lie in different places and cannot be averaged; or a protocol that replaces the head.
     """
-    if network.task == "detection" and folds is not None:
+    if network.task != "detection":
+        return
+    if protocol in _NOT_DENSE:
+        raise ConfigError(f"protocol {protocol} has no boxes; give a detector one of full, light, partial, llrd, sawtooth or lora")
+    if folds is not None:
         raise ConfigError("a detector has no cross-validation, for the boxes of folds cannot be averaged; leave folds out")
 
 

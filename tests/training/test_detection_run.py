@@ -78,3 +78,9 @@ def test_an_unknown_rule_of_lesions_is_refused(tmp_path: Path, store: Path) -> N
 def test_a_detector_is_not_cross_validated(tmp_path: Path, store: Path) -> None:
     with pytest.raises(ConfigError, match="no cross-validation"):
         launch_finetune([*config(tmp_path, store, 2), "--folds", "{count: 2}", "--out", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("protocol", ["linear", "knn", "auto"])
+def test_a_protocol_without_boxes_is_refused(tmp_path: Path, store: Path, protocol: str) -> None:
+    with pytest.raises(ConfigError, match="has no boxes"):
+        launch_finetune([*config(tmp_path, store, 2), "--protocol", protocol, "--out", str(tmp_path / "run")])
