@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import ScanError
 from medssl.evaluation.classification import Units
-from medssl.evaluation.lesions import Marks, mark
+from medssl.evaluation.lesions import CENTRE_RULE, RULE, Marks, mark, mark_centres
 from medssl.evaluation.segmentation import Overlap, compare
 from medssl.report.cases import Case, Results, ScanMaps, read_maps
 
@@ -63,6 +63,11 @@ class Evidence:
         return [(scan, scan.overlap) for scan in self.scans if scan.overlap is not None]
 
     @property
+    def lesion_rule(self) -> str:
+        """How lesions were matched: by the overlap of masks, or by the places that a detector gives."""
+        return CENTRE_RULE if self.results.run.get("task") == "detection" else RULE
+
+    @property
     def marks(self) -> list[Marks]:
         """Matched lesions of the scans that have a true and a predicted mask."""
         return [scan.marks for scan in self.scans if scan.marks is not None]
@@ -70,13 +75,14 @@ class Evidence:
 
 def gather(results: Results) -> Evidence:
     """Measure every scan."""
-    scans = tuple(measure(results.folder, case) for case in results.cases)
+    detects = results.run.get("task") == "detection"
+    scans = tuple(measure(results.folder, case, detects=detects) for case in results.cases)
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
     return Evidence(results, scans, units, _thresholds(results))
 
 
-def measure(folder: Path, case: Case) -> Measured:
-    """Compare one scan with its truth."""
+def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
+    """Compare one scan with its truth; `detects` says that its lesions are places without a mask."""
     truth = case.truth
     if truth is None or case.rejected:
         return Measured(case, truth.label if truth is not None else None)
@@ -87,11 +93,22 @@ def measure(folder: Path, case: Case) -> Measured:
     lesion = _lesion(maps, truth.label)
     label = truth.label if truth.label is not None or lesion is None else int(lesion.any())
     measured = Measured(case, label, _slice_labels(case, lesion, label), problem=_contradiction(truth.label, maps))
+    if detects:
+        return replace(measured, marks=_marked(case, lesion))
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
     marks = mark(maps.mask, lesion, patient=case.patient, probability=maps.probability)
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
+
+
+def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:
+    """The places that a detector found against the true mask; None where that is not known."""
+    found, shape = case.finding.lesions, case.finding.shape
+    if lesion is None and (case.truth is None or case.truth.label != 0 or shape is None):
+        return None
+    truth = np.zeros(shape or (1, 1, 1), dtype=bool) if lesion is None else lesion
+    return mark_centres([one.centre_voxel for one in found], [one.score for one in found], truth, patient=case.patient)
 
 
 def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:
