@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.ndimage import find_objects
 
 from medssl.errors import ScanError
 from medssl.evaluation.classification import Units
-from medssl.evaluation.lesions import Marks, mark
+from medssl.evaluation.lesions import CENTRE_RULE, RULE, Marks, mark, mark_centres
 from medssl.evaluation.segmentation import Overlap, compare
 from medssl.report.cases import Case, Results, ScanMaps, read_maps
 from medssl.report.lock import points_of, refusals
@@ -68,6 +68,11 @@ class Evidence:
         return [(scan, scan.overlap) for scan in self.scans if scan.overlap is not None]
 
     @property
+    def lesion_rule(self) -> str:
+        """How lesions were matched: by the overlap of masks, or by the places that a detector gives."""
+        return CENTRE_RULE if self.results.run.get("task") == "detection" else RULE
+
+    @property
     def marks(self) -> list[Marks]:
         """Matched lesions of the scans that have a true and a predicted mask."""
         return [scan.marks for scan in self.scans if scan.marks is not None]
@@ -80,8 +85,9 @@ def gather(results: Results, *, workers: int | None = None) -> Evidence:
         results: The folder.
         workers: Processes; None takes one a core.
     """
+    detects = results.run.get("task") == "detection"
     with Pool(workers) as pool:
-        done = dict(pool.spread(_measure, [(results.folder, case) for case in results.cases]))
+        done = dict(pool.spread(_measure, [(results.folder, case, detects) for case in results.cases]))
     scans = tuple(_or_crashed(done[number], case) for number, case in enumerate(results.cases))
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
     refused = refusals(results.run)
@@ -90,8 +96,9 @@ def gather(results: Results, *, workers: int | None = None) -> Evidence:
     return Evidence(results, scans, units, _thresholds(results, refused), refused)
 
 
-def _measure(task: tuple[Path, Case]) -> Measured:
-    return measure(*task)
+def _measure(task: tuple[Path, Case, bool]) -> Measured:
+    folder, case, detects = task
+    return measure(folder, case, detects=detects)
 
 
 def _or_crashed(outcome: Measured | Crash, case: Case) -> Measured:
@@ -102,8 +109,8 @@ def _or_crashed(outcome: Measured | Crash, case: Case) -> Measured:
     )
 
 
-def measure(folder: Path, case: Case) -> Measured:
-    """Compare one scan with its truth."""
+def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
+    """Compare one scan with its truth; `detects` says that its lesions are places without a mask."""
     truth = case.truth
     if truth is None or case.rejected:
         return Measured(case, truth.label if truth is not None else None)
@@ -114,6 +121,8 @@ def measure(folder: Path, case: Case) -> Measured:
     lesion = _lesion(maps, truth.label)
     label = truth.label if truth.label is not None or lesion is None else int(lesion.any())
     measured = Measured(case, label, _slice_labels(case, lesion, label), problem=_contradiction(truth.label, maps))
+    if detects:
+        return replace(measured, marks=_marked(case, lesion))
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
@@ -130,6 +139,15 @@ def _marks(maps: ScanMaps, lesion: NDArray[np.bool_], patient: str) -> Marks:
     box = boxes[0]
     probability = None if maps.probability is None else maps.probability[box]
     return mark(prediction[box], lesion[box], patient=patient, probability=probability)
+
+
+def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:
+    """The places that a detector found against the true mask; None where that is not known."""
+    found, shape = case.finding.lesions, case.finding.shape
+    if lesion is None and (case.truth is None or case.truth.label != 0 or shape is None):
+        return None
+    truth = np.zeros(shape or (1, 1, 1), dtype=bool) if lesion is None else lesion
+    return mark_centres([one.centre_voxel for one in found], [one.score for one in found], truth, patient=case.patient)
 
 
 def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:

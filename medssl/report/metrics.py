@@ -57,7 +57,7 @@ def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record
         "operating_point": operating_point(evidence),
         "calibration": calibration_record(evidence.units["scan"]),
         "decision_curve": decision_record(evidence.units["scan"]),
-        "froc": lesions.froc(evidence.marks),
+        "froc": lesions.froc(evidence.marks, rule=evidence.lesion_rule),
         "segmentation": segmentation_record(evidence),
         "subgroups": groups,
         "subgroup_tests": subgroup_tests(groups),
@@ -153,7 +153,7 @@ def lesion_record(evidence: Evidence) -> Record:
     return {
         "n": sum(scan.n_lesions for scan in marks),
         "n_scans": len(marks),
-        "rule": lesions.RULE,
+        "rule": evidence.lesion_rule,
         **{name: metric.to_json() for name, metric in found.items()},
         "false_positives_per_scan": lesions.false_positives_per_scan(marks).to_json(),
         "counts": {

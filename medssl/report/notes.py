@@ -86,7 +86,7 @@ def _lock(record: Mapping[str, Any]) -> Iterator[str]:
         return
     if moment(point.get("locked_at")) is None:
         yield "It is not known when the operating point was chosen, so it may have been chosen after seeing these scans."
-    if point.get("chosen_on") not in (None, "validation"):
+    if point.get("chosen_on") not in (None, "validation", "out-of-fold scores"):
         yield f"The operating point was chosen on {point['chosen_on']}, not on validation."
 
 
