@@ -236,7 +236,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robus
     score_split(predictor, prepared, split, out)
     if robustness:
         score_robustness(predictor, prepared, split, out, scans=scans)
-    write_report(out, out)
+    write_report(out, out, pdf=True)
     _say(f"report: {out / 'report.html'}")
     return 0
 
@@ -257,18 +257,24 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     return int(counts.get("rejected", 0) > 0)
 
 
-def report(results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None) -> int:
-    """Write metrics.json and report.html of a results folder.
+def report(
+    results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None, pdf: bool = True
+) -> int:
+    """Write metrics.json, metrics.csv, scans.csv, report.html and, where there is a Chromium, report.pdf of a results folder.
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
+            age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
         against: Results of another model on the same scans, to compare with; may be given several times.
+        pdf: Print it to PDF too.
     """
     from medssl.report.write import write_report
+    from medssl.scoring.looks import log_report
 
-    write_report(results, out or results, reference=reference, against=against or ())
+    log_report(results, reference)
+    write_report(results, out or results, reference=reference, against=against or (), pdf=pdf)
     _say(f"report: {(out or results) / 'report.html'}")
     return 0
 
