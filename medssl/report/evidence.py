@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,18 +88,13 @@ def gather(results: Results, *, workers: int | None = None) -> Evidence:
     """
     detects = results.run.get("task") == "detection"
     with Pool(workers) as pool:
-        done = dict(pool.spread(_measure, [(results.folder, case, detects) for case in results.cases]))
+        done = dict(pool.spread(partial(measure, results.folder, detects=detects), results.cases))
     scans = tuple(_or_crashed(done[number], case) for number, case in enumerate(results.cases))
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
     refused = refusals(results.run)
     if "scan" in refused:
         refused["patient"] = refused["scan"]
     return Evidence(results, scans, units, _thresholds(results, refused), refused)
-
-
-def _measure(task: tuple[Path, Case, bool]) -> Measured:
-    folder, case, detects = task
-    return measure(folder, case, detects=detects)
 
 
 def _or_crashed(outcome: Measured | Crash, case: Case) -> Measured:
@@ -130,6 +126,15 @@ def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
 
 
+def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:
+    """The places that a detector found against the true mask; None where that is not known."""
+    found, shape = case.finding.lesions, case.finding.shape
+    if lesion is None and (case.truth is None or case.truth.label != 0 or shape is None):
+        return None
+    truth = np.zeros(shape or (1, 1, 1), dtype=bool) if lesion is None else lesion
+    return mark_centres([one.centre_voxel for one in found], [one.score for one in found], truth, patient=case.patient)
+
+
 def _marks(maps: ScanMaps, lesion: NDArray[np.bool_], patient: str) -> Marks:
     """Matched lesions, looked for where there is something: most of a scan is neither marked nor lesion."""
     prediction = np.asarray(maps.mask) > 0
@@ -139,15 +144,6 @@ def _marks(maps: ScanMaps, lesion: NDArray[np.bool_], patient: str) -> Marks:
     box = boxes[0]
     probability = None if maps.probability is None else maps.probability[box]
     return mark(prediction[box], lesion[box], patient=patient, probability=probability)
-
-
-def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:
-    """The places that a detector found against the true mask; None where that is not known."""
-    found, shape = case.finding.lesions, case.finding.shape
-    if lesion is None and (case.truth is None or case.truth.label != 0 or shape is None):
-        return None
-    truth = np.zeros(shape or (1, 1, 1), dtype=bool) if lesion is None else lesion
-    return mark_centres([one.centre_voxel for one in found], [one.score for one in found], truth, patient=case.patient)
 
 
 def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:

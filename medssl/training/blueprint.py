@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
 from medssl.data.entry import Entry
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError

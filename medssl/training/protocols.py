@@ -19,7 +19,7 @@ from medssl.models.encoder import Encoder
 from medssl.models.linear import LinearSegmenter
 from medssl.models.lora import add_adapters, merged
 from medssl.models.neighbours import Neighbours
-from medssl.training.features import told
+from medssl.training.features import told, told_task
 from medssl.training.schedule import Pace
 from medssl.training.settings import Training, plain_name
 
@@ -125,9 +125,9 @@ class Knn(Protocol):
     def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
         """The encoder with the features of labelled scans in place of the head or decoder of the configuration."""
         encoder = encoder_of(network, self.name)
-        known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=network.classes)
+        known = told(encoder, cases, crops, task=told_task(network), count=self.bank, seed=seed, classes=network.classes)
         sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
-        built = Neighbours(encoder, task=network.task, bags=network.bags, **sizes)
+        built = Neighbours(encoder, task=told_task(network), bags=network.bags, **sizes)
         built.remember(known.features, known.answers)
         return built
 
