@@ -121,6 +121,8 @@ def _points(bundle: Bundle) -> Iterator[str]:
 
 def _rates(point: Mapping[str, Any]) -> tuple[str, str]:
     positives = int(point["n_positive"])
+    if "fp_per_scan" in point:
+        return _rate(point["sensitivity"], positives), f"{point['fp_per_scan']:.2f} false positives a scan"
     return _rate(point["sensitivity"], positives), _rate(point["specificity"], int(point["n"]) - positives)
 
 

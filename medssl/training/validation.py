@@ -19,6 +19,7 @@ from medssl.evaluation.calibration import fit_temperature, tempered
 from medssl.evaluation.classification import delong
 from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
+from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import Window, channel_probabilities, slice_scores
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,15 @@ class Scored:
         case: The scan.
         probability: (I, J, K) of a segmenter, None of a classifier.
         slices: (K,) scores; one number for a classifier of volumes.
-        channels: (channels, I, J, K) or (channels, K), of which the other two are made.
+        channels: (channels, I, J, K) or (channels, K), of which the other two are made; the scores of slices of a detector.
+        found: Lesions of a detector, None of other networks.
     """
 
     case: Case
     probability: NDArray[np.float32] | None
     slices: NDArray[np.float32]
     channels: NDArray[np.float32]
+    found: tuple[Box, ...] | None = None
 
     @classmethod
     def of(cls, network: Network, case: Case, channels: NDArray[np.float32]) -> "Scored":
@@ -69,8 +72,12 @@ def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list
 
 
 def _score(network: Network, case: Case, window: Window, device: torch.device) -> Scored:
-    channels = channel_probabilities(network, torch.from_numpy(decode(case.image)).to(device), window)
-    return Scored.of(network, case, channels.numpy())
+    image = torch.from_numpy(decode(case.image)).to(device)
+    if network.task == "detection":
+        found = detections(network, image, window)
+        heights = slice_heights(found, case.shape[3])
+        return Scored(case, None, heights, heights[None], tuple(found))
+    return Scored.of(network, case, channel_probabilities(network, image, window).numpy())
 
 
 Points = dict[str, dict[str, object]]
