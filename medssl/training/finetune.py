@@ -163,7 +163,7 @@ def finetune(
         tuning: Numbers of the protocols.
 
     Returns:
-        The bundle, with folds as `cross_validate` says; None on processes that help the leading one; the plan where the run is for that.
+        The bundle; None on processes that help; the plan where the run is for that alone. With folds see `cross_validate`.
 
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
