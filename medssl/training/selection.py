@@ -12,10 +12,10 @@ from torch import Tensor
 
 from medssl.data.dataset import Case
 from medssl.errors import ConfigError
-from medssl.models.architecture import Network
 from medssl.models.inference import Window
 from medssl.training.callbacks import Every
-from medssl.training.run import Ended, with_weights
+from medssl.training.lesions import LesionModule
+from medssl.training.run import Ended
 from medssl.training.settings import Training
 from medssl.training.validation import Metric, measure, score_cases
 
@@ -223,7 +223,7 @@ class Selector(L.Callback):
 
     def _value(self, module: L.LightningModule, weights: dict[str, Tensor]) -> float:
         """The metric of a copy of the network, so that the one in training is left as it is."""
-        network = with_weights(cast(Network, module.network), weights, "network").to(module.device)
+        network = cast(LesionModule, module).finished(weights).to(module.device)
         value = measure(score_cases(network, self.cases, self.window), self.metric)
         if value is None:
             raise ConfigError(f"selection.metric {self.metric} cannot be measured on these validation scans; take another one")
