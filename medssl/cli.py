@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from medssl.errors import MedSSLError, NoSpaceError, UsageError
+from medssl.errors import ConflictError, MedSSLError, NoSpaceError, UsageError
 
 if TYPE_CHECKING:
     from medssl.data.preprocess import Preprocess
@@ -28,7 +28,8 @@ COMMANDS = {
     "prepare": "read, split by patient and preprocess a folder of scans into a store",
     "deidentify": "copy a folder of DICOM images without their patients",
     "pretrain": "pretrain an encoder on the unlabelled scans of a store",
-    "finetune": "train a lesion classifier or segmenter, from a bundle or from scratch",
+    "plan": "write a fine-tuning configuration that fits a store and a memory budget",
+    "finetune": "train a lesion classifier, segmenter or detector, from a bundle or from scratch",
     "evaluate": "score a split of a store and write the report",
     "score": "score a folder of scans into a results folder",
     "report": "write the report of a results folder",
@@ -189,6 +190,29 @@ def deidentify(folder: Path, *, out: Path, key: Path | None = None, new_key: boo
     return int(any(row.status == "refused" for row in rows))
 
 
+def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = None, out: Path = Path("plan.yaml")) -> int:
+    """Write a fine-tuning configuration that fits a store and a memory budget, to be read, edited and run.
+
+    Args:
+        store: What `medssl prepare` wrote.
+        memory_gb: What a training step may take, in GB.
+        dims: 2 or 3; decided by the scans where it is not given.
+        out: The configuration.
+    """
+    from medssl.data.store import Store
+    from medssl.io.whole_files import write_file
+    from medssl.training.blueprint import Traits, propose
+    from medssl.training.blueprint_text import as_yaml
+
+    found = propose(Traits.of(Store(store)), memory_gb=memory_gb, dims=dims)
+    if out.exists():
+        raise ConflictError(f"{out.name} is there already; give another --out, or delete it")
+    write_file(out, as_yaml(found, name=out.name).encode())
+    _say(f"{found.task} in {found.dims}D ({found.reason}), crops of {list(found.size)}, batches of {found.batch_size}")
+    _say(f"run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
+    return 0
+
+
 def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robustness: bool = False, scans: int | None = None) -> int:
     """Score a split of a store and write the report.
 
@@ -212,7 +236,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robus
     score_split(predictor, prepared, split, out)
     if robustness:
         score_robustness(predictor, prepared, split, out, scans=scans)
-    write_report(out, out)
+    write_report(out, out, pdf=True)
     _say(f"report: {out / 'report.html'}")
     return 0
 
@@ -233,18 +257,24 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     return int(counts.get("rejected", 0) > 0)
 
 
-def report(results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None) -> int:
-    """Write metrics.json and report.html of a results folder.
+def report(
+    results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None, pdf: bool = True
+) -> int:
+    """Write metrics.json, metrics.csv, scans.csv, report.html and, where there is a Chromium, report.pdf of a results folder.
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
+            age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
         against: Results of another model on the same scans, to compare with; may be given several times.
+        pdf: Print it to PDF too.
     """
     from medssl.report.write import write_report
+    from medssl.scoring.looks import log_report
 
-    write_report(results, out or results, reference=reference, against=against or ())
+    log_report(results, reference)
+    write_report(results, out or results, reference=reference, against=against or (), pdf=pdf)
     _say(f"report: {(out or results) / 'report.html'}")
     return 0
 
@@ -267,6 +297,7 @@ _PLAIN: dict[str, Callable[..., int]] = {
     "check": check,
     "prepare": prepare,
     "deidentify": deidentify,
+    "plan": plan,
     "evaluate": evaluate,
     "score": score,
     "report": report,
@@ -314,15 +345,11 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """Options as the parser wants them.
-
-    `--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and an option that may be given several times
-    as `--option+`, which adds to a list.
-    """
+    """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
     kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = {name for name, kind in kinds.items() if kind is bool}
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
-    named = [_added(_underscored(argument), lists) for argument in arguments]
+    named = [_underscored(argument, lists) for argument in arguments]
     following = [*named[1:], ""]
     return [
         f"{name}=true" if name in switches and after not in ("true", "false") else name
@@ -330,14 +357,12 @@ def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str
     ]
 
 
-def _added(argument: str, lists: Container[str]) -> str:
+def _underscored(argument: str, lists: Container[str]) -> str:
     name, equals, value = argument.partition("=")
-    return name + "+" + equals + value if name in lists else argument
-
-
-def _underscored(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+    if not name.startswith("--"):
+        return argument
+    name = "--" + name[2:].replace("-", "_")
+    return name + ("+" if name in lists else "") + equals + value
 
 
 def _train(command: str, arguments: list[str]) -> int:

@@ -33,6 +33,10 @@ RULE = (
     f"26-connected components; a mark finds a lesion at IoU >= {MIN_IOU:g}, one to one; a second mark on a found lesion is neither a "
     "true nor a false positive"
 )
+CENTRE_RULE = (
+    "26-connected components; a mark finds the lesion that its centre lies in, one to one; a second mark on a found lesion is neither a "
+    "true nor a false positive"
+)
 _CONNECTED_26 = np.ones((3, 3, 3))
 
 
@@ -91,6 +95,28 @@ def mark(prediction: ArrayLike, truth: ArrayLike, *, patient: str, probability: 
     hits, duplicates = match(near, scores)
     alarms = [index for index in range(n_marks) if not near[index].any()]
     found, false, again = (tuple(sorted((float(scores[index]) for index in group), reverse=True)) for group in (hits, alarms, duplicates))
+    return Marks(patient, hits=found, alarms=false, duplicates=again, n_lesions=n_lesions)
+
+
+def mark_centres(centres: ArrayLike, scores: ArrayLike, truth: ArrayLike, *, patient: str) -> Marks:
+    """Match marks that are places with the components of a true mask: a mark may find the lesion that its centre lies in.
+
+    Args:
+        centres: (n_marks, 3) voxel indices.
+        scores: (n_marks,).
+        truth: (I, J, K) mask.
+        patient: Whose scan.
+    """
+    lesions, n_lesions = components(truth)
+    score = np.asarray(scores, dtype=float).ravel()
+    cells = np.rint(np.asarray(centres, dtype=float).reshape(-1, 3)).astype(int)
+    inside = ((cells >= 0) & (cells < lesions.shape)).all(axis=1)
+    number = np.zeros(len(cells), dtype=int)
+    number[inside] = lesions[tuple(cells[inside].T)]
+    near = number[:, None] == np.arange(1, n_lesions + 1)
+    hits, duplicates = match(near, score)
+    groups = (hits, np.flatnonzero(number == 0).tolist(), duplicates)
+    found, false, again = (tuple(sorted((float(score[index]) for index in group), reverse=True)) for group in groups)
     return Marks(patient, hits=found, alarms=false, duplicates=again, n_lesions=n_lesions)
 
 
@@ -156,11 +182,11 @@ def false_positives_per_scan(scans: Sequence[Marks]) -> Metric:
     return Metric(float(alarms.mean()), interval, BOOTSTRAP if interval else "none", int(alarms.sum()), len(scans), note)
 
 
-def froc(scans: Sequence[Marks]) -> dict[str, object]:
+def froc(scans: Sequence[Marks], *, rule: str = RULE) -> dict[str, object]:
     """FROC points, sensitivity at the usual rates of false positives per scan, and the CPM with the bootstrap over patients."""
     lesions = sum(_truth(scans))
     record: dict[str, object] = {
-        "rule": RULE,
+        "rule": rule,
         "n_scans": len(scans),
         "n_lesions": lesions,
         "duplicates": sum(_lengths(scans, "duplicates")),

@@ -93,7 +93,7 @@ class Network(nn.Module, ABC):
     """A lesion network: images (B, C, *S) to logits; it can be written down.
 
     Attributes:
-        task: `segmentation`: logits (B, classes, *S); `classification`: logits (B, classes).
+        task: `segmentation`: logits (B, classes, *S); `classification`: logits (B, classes); `detection`: maps of `CentreDetector`.
         spatial_dims: 2 for slices, 3 for volumes.
         in_channels: C.
         classes: Output channels.
@@ -101,7 +101,7 @@ class Network(nn.Module, ABC):
         outputs: What the output channels mean; set by training and by the bundle.
     """
 
-    task: Literal["segmentation", "classification"]
+    task: Literal["segmentation", "classification", "detection"]
     spatial_dims: int
     in_channels: int
     classes: int = 1

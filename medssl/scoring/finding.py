@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 Triple = tuple[float, float, float]
+Corners = tuple[Triple, Triple]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class LesionFinding:
         volume_ml: Volume in millilitres (nominal where the scan has no geometry).
         voxels: Number of voxels.
         score: Highest probability inside, 0 to 1.
+        box_voxel: Lower and upper corner of the bounding box in voxel indices of the maps; voxel i reaches from i - 0.5 to i + 0.5. None in
+            findings of older versions.
+        box_mm: The same two corners, RAS+ millimetres.
         class_name: The positive class that most of its voxels are of; empty where classes are not told apart.
     """
 
@@ -26,6 +30,8 @@ class LesionFinding:
     volume_ml: float
     voxels: int
     score: float
+    box_voxel: Corners | None = None
+    box_mm: Corners | None = None
     class_name: str = ""
 
 
@@ -82,6 +88,8 @@ class Finding:
                 volume_ml=lesion["volume_ml"],
                 voxels=lesion["voxels"],
                 score=lesion["score"],
+                box_voxel=_corners(lesion.get("box_voxel")),
+                box_mm=_corners(lesion.get("box_mm")),
                 class_name=lesion.get("class_name", ""),
             )
             for lesion in fields["lesions"]
@@ -112,3 +120,7 @@ class Finding:
             "model_id": self.model_id,
             "warnings": ";".join(self.warnings),
         }
+
+
+def _corners(values: list[list[float]] | None) -> Corners | None:
+    return None if values is None else tuple(map(tuple, values))  # type: ignore[return-value]

@@ -15,7 +15,9 @@ from medssl.errors import BundleError, ScanError
 from medssl.evaluation.calibration import tempered
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
+from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import channel_probabilities, slice_scores
+from medssl.scoring.boxes import corners, lesion_of
 from medssl.scoring.finding import Finding, LesionFinding, Triple
 from medssl.volume import Volume
 
@@ -105,6 +107,9 @@ class Predictor:
         if prepared.array.shape[0] != self.channels:
             raise ScanError("channel_mismatch", f"the model takes {self.channels} channels, the scan has {prepared.array.shape[0]}")
         image = torch.from_numpy(np.ascontiguousarray(prepared.array, dtype=np.float32)).to(self.device)
+        if self.network.task == "detection":
+            finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
+            return self._detected(finding, detections(self.network, image, self.bundle.window), scan, prepared)
         channels = channel_probabilities(self.network, image, self.bundle.window)
         return self._judged(channels, scan, prepared, scan_id=scan_id, source=source, warnings=warnings)
 
@@ -163,6 +168,13 @@ class Predictor:
         verdict = "positive" if score >= self.threshold("scan") else "negative"
         return replace(finding, score=score, verdict=verdict, slice_scores=scores)
 
+    def _detected(self, finding: Finding, boxes: list[Box], scan: Volume, prepared: Volume) -> Result:
+        """The result of a detector: the lesions at or above the locked threshold of lesions, and no map."""
+        heights = slice_heights(boxes, prepared.shape[2])
+        finding = self._judge(finding, carry_back_slices(tuple(map(float, heights)), prepared, scan))
+        kept = [box for box in boxes if box.score >= self.threshold("lesion")]
+        return Result(replace(finding, lesions=tuple(lesion_of(box, prepared, scan) for box in kept)), scan, None, None)
+
     def _lesions(
         self, probability: NDArray[np.float32], scan: Volume, *, ratio: float, named: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.uint8], tuple[LesionFinding, ...]]:
@@ -194,6 +206,7 @@ def _lesion(component: NDArray[np.bool_], probability: NDArray[np.float32], scan
         volume_ml=voxels * scan.voxel_volume_ml,
         voxels=voxels,
         score=float(probability[box][inside].max()),
+        **corners([part.start - 0.5 for part in box], [part.stop - 0.5 for part in box], scan),
     )
 
 

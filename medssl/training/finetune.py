@@ -15,6 +15,7 @@ from medssl.data.held_out import write_output
 from medssl.data.seen import Seen, merged, merged_all, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
+from medssl.evaluation.lesion_point import check_rule
 from medssl.evaluation.operating_point import parse_rule
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
@@ -24,8 +25,11 @@ from medssl.models.inference import Window
 from medssl.training.begin import Beginning, begin
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
+from medssl.training.detector import Detector
 from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
 from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
+from medssl.training.lesion_point import check_detector, lesion_point
+from medssl.training.lesions import LesionModule
 from medssl.training.losses import Loss
 from medssl.training.plan import Plan
 from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
@@ -46,6 +50,7 @@ class Labels:
     Args:
         positive: Class names that count as positive; empty for every class but the usual names of "nothing there".
         rule: Rule of the operating point on validation scans, see `medssl.evaluation.operating_point.choose`.
+        lesion_rule: Rule of the score from which a detector's mark is a lesion: `f1`, or `fp <= 1` for so many false positives a scan.
         calibrate: Fit a temperature of the scores of slices and scans on validation scans, before thresholds are chosen.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
@@ -60,6 +65,7 @@ class Labels:
 
     positive: tuple[str, ...] = ()
     rule: str = "youden midway"
+    lesion_rule: str = "f1"
     train_split: str = "train"
     validation_split: str = "val"
     patients: int | None = None
@@ -74,6 +80,7 @@ class Labels:
         return Classes(self.classes, self.positive, self.multi_label, self.mask_values)
 
     def __post_init__(self) -> None:
+        check_rule(self.lesion_rule)
         _ = self.named
         parse_rule(self.rule)
         if self.patients is not None and self.patients < 1:
@@ -95,6 +102,7 @@ class Labels:
 
 
 _LABELS = Labels()
+MODULES: dict[str, type[LesionModule]] = {"segmentation": Segmenter, "classification": Classifier, "detection": Detector}
 _VIEWS = Augment()
 _SELECTION = Selection()
 _TUNING = Tuning()
@@ -140,7 +148,7 @@ def finetune(
     """Train a lesion network on labelled scans and lock its thresholds on validation scans.
 
     Args:
-        network: Segmenter or classifier.
+        network: Segmenter, classifier or detector.
         feed: Crops and batches.
         training: Steps and optimiser.
         run: Where the run is kept.
@@ -166,6 +174,7 @@ def finetune(
     tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
     recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
+    check_detector(network, folds, protocol)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
         return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
@@ -183,7 +192,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     begun = begin(
         network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
     )
-    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed)
+    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed, plain=begun.protocol.plain)
     weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
@@ -230,10 +239,12 @@ def _fit(recipe: _Recipe, begun: Beginning, train: list[Case], run: Run, keeper:
     """Train on labelled crops, and the weights that are kept; those of the start where the protocol trains nothing."""
     network, protocol, training = begun.network, begun.protocol, recipe.training
     if not protocol.learns:
+        keeper.refuse_idle()
         return untrained(network, run)
-    module_class = Segmenter if network.task == "segmentation" else Classifier
     balance = channel_weights(recipe.loss, network, train)
-    module = module_class(network, training, views=recipe.views, seed=recipe.seed, loss=recipe.loss, weights=balance, protocol=protocol)
+    module = MODULES[network.task](
+        network, training, views=recipe.views, seed=recipe.seed, loss=recipe.loss, weights=balance, protocol=protocol
+    )
     loader = recipe.feed.labelled(train, steps=training.steps, seed=recipe.seed, done=run.done, parts=training.accumulate)
     return keeper.kept(fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks))
 
@@ -253,7 +264,7 @@ def _locked(recipe: _Recipe, network: Network, scored: list[Scored], store: Stor
     )
     temperatures = {unit: bundle.temperature(unit) for unit in bundle.calibration}
     points = operating_points(scored, rule=labels.rule, temperatures=temperatures, chosen_on=chosen_on)
-    return replace(bundle, operating_points=points)
+    return replace(bundle, operating_points=points | lesion_point(scored, rule=labels.lesion_rule, chosen_on=chosen_on))
 
 
 def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen) -> dict[str, Any]:
@@ -269,7 +280,7 @@ def _labelled(network: Network, store: Store, labels: Labels, split: str) -> lis
     cases = load_cases(store, store.manifest.split(split), classes=labels.named)
     usable = [case for case in cases if is_usable(network, case)]
     if not usable:
-        wanted = "lesion masks" if network.task == "segmentation" else "labels or lesion masks"
+        wanted = "labels or lesion masks" if network.task == "classification" else "lesion masks"
         raise ManifestError("no_rows", f"no scan of split {split!r} has {wanted}; give them with medssl prepare --labels")
     if len(usable) < len(cases):
         logger.warning("%d of %d scans of split %s have no label and are left out", len(cases) - len(usable), len(cases), split)

@@ -52,6 +52,8 @@ def check_loss(loss: Loss | None, network: Network, crops: Crops) -> None:
     """
     if network.task == "classification" and isinstance(loss, DiceCrossEntropy | Tversky):
         raise ConfigError(f"{type(loss).__name__} is a loss of masks; give a classifier CrossEntropy or Focal")
+    if network.task == "detection" and loss is not None:
+        raise ConfigError(f"a detector has a loss of its own, got {type(loss).__name__}; leave loss out")
     if network.bags != (crops.bag > 1):
         wanted = "crops.bag above 1" if network.bags else "crops.bag 1"
         raise ConfigError(f"{type(network).__name__} needs {wanted}, got {crops.bag}")
@@ -59,7 +61,7 @@ def check_loss(loss: Loss | None, network: Network, crops: Crops) -> None:
 
 def is_usable(network: Network, case: Case) -> bool:
     """Whether the answer of a scan is known in the way that a network needs."""
-    if network.task == "segmentation":
+    if network.task != "classification":
         return case.known
     by_slice = case.known and network.spatial_dims == 2 and not network.bags
     return by_slice or -1 not in case.target
@@ -109,13 +111,13 @@ def patients_by_class(network: Network, cases: Sequence[Case]) -> dict[str, set[
 def _wanted(network: Network, classes: Classes) -> tuple[str, ...]:
     if classes.names:
         return classes.names
-    return ("lesion",) if network.task == "segmentation" else ("lesion", "no lesion")
+    return ("lesion", "no lesion") if network.task == "classification" else ("lesion",)
 
 
 def _held(network: Network, case: Case) -> Iterator[str]:
     """The classes that a scan is an example of."""
     names = case.classes.names
-    if network.task == "segmentation":
+    if network.task != "classification":
         slices = case.value_slices or {1: tuple(case.lesion_slices)}
         numbers = {number for value, number in case.numbers.items() if len(slices.get(value, ()))}
         yield from (names[number - 1] if names else "lesion" for number in sorted(numbers))
@@ -168,7 +170,7 @@ def channel_weights(loss: Loss | None, network: Network, cases: Sequence[Case]) 
 def _occurrences(network: Network, cases: Sequence[Case]) -> tuple[Counter[int], int]:
     """How often each channel holds, and of how many: voxels for a segmenter, slices or scans for a classifier."""
     holds: Counter[int] = Counter()
-    if network.task == "segmentation":
+    if network.task != "classification":
         shift = 0 if network.outputs.names else 1  # number 1 is channel 1 behind a background, and the only channel without
         for case in cases:
             mask = case.mask

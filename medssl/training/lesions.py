@@ -13,7 +13,6 @@ from medssl.models.architecture import Network
 from medssl.objectives.processes import rank
 from medssl.training.losses import CrossEntropy, Loss, one_hot
 from medssl.training.protocols import FULL, Protocol, freeze, hold, settle
-from medssl.training.run import with_weights
 from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams, mixed
@@ -49,12 +48,8 @@ class LesionModule(L.LightningModule):
         self.criterion = loss or self.default_loss()
         self.register_buffer("weights", weights, persistent=False)
         self.network, self.training_settings, self.views, self.seed = network, training, views, seed
-        self.protocol, self.decayed, self.paces = protocol, matrices(network), protocol.paces(network, training)
+        self.decayed, self.paces = matrices(network), protocol.paces(network, training)
         freeze(network, self.paces)
-
-    def finished(self, weights: dict[str, Tensor]) -> Network:
-        """A copy of the network with weights of this module, as a bundle would hold it: adapters are added to their matrices."""
-        return with_weights(self.network, self.protocol.plain(weights), "network")
 
     def default_loss(self) -> Loss:
         """What is minimised where nothing else is asked for."""

@@ -99,6 +99,7 @@ class Linear(Light):
         """The encoder with a linear head in place of the decoder of the configuration."""
         del cases, crops, seed
         encoder = encoder_of(network, self.name)
+        _check_task(network, self.name)
         return network if network.task == "classification" else LinearSegmenter(encoder, classes=network.classes)
 
 
@@ -125,6 +126,7 @@ class Knn(Protocol):
     def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
         """The encoder with the features of labelled scans in place of the head or decoder of the configuration."""
         encoder = encoder_of(network, self.name)
+        _check_task(network, self.name)
         known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=network.classes)
         sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
         built = Neighbours(encoder, task=network.task, bags=network.bags, **sizes)
@@ -236,6 +238,11 @@ def encoder_of(network: nn.Module, protocol: str) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"protocol {protocol} needs a network with an encoder, {type(network).__name__} has none; take protocol full")
     return encoder
+
+
+def _check_task(network: Network, protocol: str) -> None:
+    if network.task == "detection":
+        raise ConfigError(f"protocol {protocol} segments or classifies, {type(network).__name__} finds boxes; take light")
 
 
 def _inside(network: nn.Module) -> frozenset[str]:

@@ -19,6 +19,7 @@ from medssl.evaluation.calibration import fit_temperature, tempered
 from medssl.evaluation.classification import delong
 from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
+from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import Window, channel_probabilities, slice_scores
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,15 @@ class Scored:
         case: The scan.
         probability: (I, J, K) of a segmenter, None of a classifier.
         slices: (K,) scores; one number for a classifier of volumes.
-        channels: (channels, I, J, K) or (channels, K), of which the other two are made.
+        channels: (channels, I, J, K) or (channels, K), of which the other two are made; the scores of slices of a detector.
+        found: Lesions of a detector, None of other networks.
     """
 
     case: Case
     probability: NDArray[np.float32] | None
     slices: NDArray[np.float32]
     channels: NDArray[np.float32]
+    found: tuple[Box, ...] | None = None
 
     @classmethod
     def of(cls, network: Network, case: Case, channels: NDArray[np.float32]) -> "Scored":
@@ -69,8 +72,12 @@ def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list
 
 
 def _score(network: Network, case: Case, window: Window, device: torch.device) -> Scored:
-    channels = channel_probabilities(network, torch.from_numpy(decode(case.image)).to(device), window)
-    return Scored.of(network, case, channels.numpy())
+    image = torch.from_numpy(decode(case.image)).to(device)
+    if network.task == "detection":
+        found = detections(network, image, window)
+        heights = slice_heights(found, case.shape[3])
+        return Scored(case, None, heights, heights[None], tuple(found))
+    return Scored.of(network, case, channel_probabilities(network, image, window).numpy())
 
 
 Points = dict[str, dict[str, object]]
@@ -83,7 +90,10 @@ def calibration(scored: Sequence[Scored]) -> Points:
     Maps keep their values: most voxels are background that any network calls right, so a temperature of voxels would be fitted to that.
     """
     truths = {"slice": _slice_truth(scored), "scan": _scan_truth(scored)}
-    return {unit: asdict(fit_temperature(labels, scores)) for unit, (labels, scores) in truths.items() if len(labels)}
+    found: Points = {unit: {"unit": unit, **asdict(fit_temperature(*truth))} for unit, truth in truths.items() if len(truth[0])}
+    if _is_alone(truths["scan"]) and "slice" in found:
+        found["scan"] = found["slice"]  # as the threshold of scans is then that of slices
+    return found
 
 
 def operating_points(
@@ -111,7 +121,7 @@ def operating_points(
             calibrated = tempered(scores, temperatures.get(unit, 1.0))
             points[unit] = asdict(choose(labels, calibrated, unit=unit, rule=rule, chosen_on=chosen_on, locked_at=now))
     labels = units["scan"][0]
-    if len(set(labels)) < 2 and "slice" in points:
+    if _is_alone(units["scan"]) and "slice" in points:
         missing = "without" if len(labels) and labels.all() else "with"
         said = f"that of slices ({points['slice']['rule']}): no validation scan {missing} lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
@@ -160,6 +170,11 @@ def _lesion(case: Case) -> NDArray[np.bool_]:
 def _cross_entropy(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     right = np.where(truth, probability, 1 - probability)
     return float(-np.log(np.clip(right, _EDGE, 1)).mean())
+
+
+def _is_alone(truth: Truth) -> bool:
+    """Whether units are all of one class, or there is none."""
+    return len(set(truth[0].tolist())) < 2
 
 
 def _slice_truth(scored: Sequence[Scored]) -> Truth:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from medssl.evaluation.lesions import Marks, assess, components, false_positives_per_scan, froc, mark, match, overlaps
+from medssl.evaluation.lesions import Marks, assess, components, false_positives_per_scan, froc, mark, mark_centres, match, overlaps
 
 
 @pytest.fixture
@@ -113,3 +113,13 @@ def test_lesions_have_no_specificity():
 def test_no_scan_at_all_gives_no_number():
     assert {metric.value for metric in assess([]).values()} == {None}
     assert false_positives_per_scan([]).value is None
+
+
+def test_a_place_finds_the_lesion_that_it_lies_in(masks):
+    truth = masks[1]
+    found = mark_centres([(2.2, 2, 2), (1, 1, 1), (8.4, 8, 9), (6, 6, 6), (-3, 0, 0)], [0.9, 0.8, 0.7, 0.6, 0.5], truth, patient="a")
+    assert (found.hits, found.alarms, found.duplicates, found.n_lesions) == ((0.9, 0.7), (0.6, 0.5), (0.8,), 3)
+
+
+def test_no_place_misses_every_lesion(masks):
+    assert mark_centres([], [], masks[1], patient="a") == Marks("a", (), (), (), 3)

@@ -48,6 +48,8 @@ RECIPES = {
     "resenc_segmenter_3d": (DEEP, RESENC),
     "resenc_classifier_2d": (FLAT, RESENC),
     "resenc_classifier_3d": (DEEP, RESENC),
+    "detector_2d": (FLAT, {**RESENC, "width": "4"}),
+    "detector_3d": (DEEP, {**RESENC, "width": "4"}),
     "monai_encoder_segmenter_3d": ("[64, 32, 32]", SWIN),
     "monai_encoder_classifier_2d": ("[32, 32]", DENSENET),
     "swin_unetr_3d": ("[64, 32, 32]", SWIN_UNETR),
