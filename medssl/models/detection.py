@@ -164,7 +164,7 @@ def _volume(network: Network, image: Tensor, window: Window) -> list[Box]:
 
 def averaged(network: Network, images: Tensor, *, mirrored: bool) -> Tensor:
     """Maps (B, 1 + 2 d, *G) with probabilities in place of logits, averaged with those of the mirror image along the first axis."""
-    maps = network(images).float()
+    maps: Tensor = network(images).float()
     if mirrored:
         other = network(images.flip(2)).float().flip(2)
         offset = 1 + network.spatial_dims

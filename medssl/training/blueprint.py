@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.dataset import scan_label
+from medssl.data.classes import scan_label
 from medssl.data.entry import Entry
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
@@ -201,6 +201,10 @@ class Blueprint:
     batch_size: int
     step_bytes: int
     memory_gb: float
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.task} in {self.dims}D ({self.reason}), crops of {list(self.size)}, batches of {self.batch_size}"
 
     @property
     def context(self) -> int:

@@ -15,7 +15,7 @@ from medssl.data.dataset import Case, CropDataset, Crops, Sample
 from medssl.models.encoder import Encoder
 from medssl.models.neighbours import pooled
 
-Task = Literal["segmentation", "classification"]
+Task = Literal["segmentation", "classification", "detection"]
 
 _AT_ONCE = 8  # crops through the encoder
 _CELLS_A_CROP = 64  # for segmentation: more of one crop are too much alike

@@ -163,18 +163,16 @@ def finetune(
         tuning: Numbers of the protocols.
 
     Returns:
-        The bundle; None on the processes that help the leading one; the plan where the run is for that alone. With folds see
-        `medssl.training.folds.cross_validate`.
+        The bundle; None on processes that help; the plan where that is all. With folds see `medssl.training.folds.cross_validate`.
 
     Raises:
-        ConfigError: A network that does not fit the crops or the bundle.
-        ManifestError: No usable label.
+        MedSSLError: A network that does not fit the crops or the bundle, or no usable label.
     """
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
     training.check_batch(feed.batch_size)
-    recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
     check_detector(network, folds, protocol)
+    recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
     if folds is None:
         validation = _labelled(network, store, labels, labels.validation_split)
         return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
