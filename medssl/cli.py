@@ -210,7 +210,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robus
     score_split(predictor, prepared, split, out)
     if robustness:
         score_robustness(predictor, prepared, split, out, scans=scans)
-    write_report(out, out)
+    write_report(out, out, pdf=True)
     _say(f"report: {out / 'report.html'}")
     return 0
 
@@ -231,18 +231,24 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     return int(counts.get("rejected", 0) > 0)
 
 
-def report(results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None) -> int:
-    """Write metrics.json and report.html of a results folder.
+def report(
+    results: Path, *, reference: Path | None = None, out: Path | None = None, against: list[Path] | None = None, pdf: bool = True
+) -> int:
+    """Write metrics.json, metrics.csv, scans.csv, report.html and, where there is a Chromium, report.pdf of a results folder.
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
+            age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
         against: Results of another model on the same scans, to compare with; may be given several times.
+        pdf: Print it to PDF too.
     """
     from medssl.report.write import write_report
+    from medssl.scoring.looks import log_report
 
-    write_report(results, out or results, reference=reference, against=against or ())
+    log_report(results, reference)
+    write_report(results, out or results, reference=reference, against=against or (), pdf=pdf)
     _say(f"report: {(out or results) / 'report.html'}")
     return 0
 
@@ -313,15 +319,11 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """Options as the parser wants them.
-
-    `--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and an option that may be given several times
-    as `--option+`, which adds to a list.
-    """
+    """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
     kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     switches = {name for name, kind in kinds.items() if kind is bool}
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
-    named = [_added(_underscored(argument), lists) for argument in arguments]
+    named = [_underscored(argument, lists) for argument in arguments]
     following = [*named[1:], ""]
     return [
         f"{name}=true" if name in switches and after not in ("true", "false") else name
@@ -329,14 +331,12 @@ def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str
     ]
 
 
-def _added(argument: str, lists: Container[str]) -> str:
+def _underscored(argument: str, lists: Container[str]) -> str:
     name, equals, value = argument.partition("=")
-    return name + "+" + equals + value if name in lists else argument
-
-
-def _underscored(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+    if not name.startswith("--"):
+        return argument
+    name = "--" + name[2:].replace("-", "_")
+    return name + ("+" if name in lists else "") + equals + value
 
 
 def _train(command: str, arguments: list[str]) -> int:

@@ -98,5 +98,7 @@ def test_a_report_in_the_table_is_in_no_result(bundle: Path, tmp_path: Path, cap
     captured = capfd.readouterr()
     assert (tmp_path / "left" / "report.html").is_file()
     assert leaks(tmp_path / "left") == []
+    looks = [(folder / "looks.jsonl").read_text().splitlines() for folder in (tmp_path / "store", tmp_path / "left")]
+    assert [len(lines) for lines in looks] == [1, 1] and '"event": "scored"' in looks[0][0]
     assert "Secret" not in captured.out + captured.err
     assert leaks(tmp_path / "store") == ["manifest.csv"]

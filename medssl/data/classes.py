@@ -37,7 +37,7 @@ class Classes:
         mask_values: What masks hold where each class is, in the order of `names`; empty for 1, 2, 3, ...
 
     Raises:
-        ConfigError: A name twice, a positive class without a name, or not one value of masks for each class.
+        ConfigError: A name twice, a positive class without a name or none at all, or not one value of masks for each class.
     """
 
     names: tuple[str, ...] = ()
@@ -51,6 +51,8 @@ class Classes:
         strangers = set(self.positive) - set(self.names) if self.names else set()
         if strangers:
             raise ConfigError(f"labels.positive names {sorted(strangers)}, labels.classes has {list(self.names)}; name them in both")
+        if self.names and not self.positives:
+            raise ConfigError(f"none of labels.classes {list(self.names)} is positive; name those that are in labels.positive")
         if self.mask_values and (len(set(self.mask_values)) != len(self.names) or min(self.mask_values) < 1):
             raise ConfigError(f"labels.mask_values needs one value >= 1 for each of {list(self.names)}, got {list(self.mask_values)}")
         if self.multi_label and not self.names:

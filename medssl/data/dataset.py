@@ -162,6 +162,8 @@ class Case:
         if mask is None:
             return None
         parts = mask.everywhere if parts is None else parts
+        if not self.classes.names:
+            return mask[parts]
         found = [np.uint8(number) * mask.only(parts, (value,)) for value, number in self.numbers.items()]
         return np.asarray(np.max(found, axis=0) if found else mask[parts] * 0, dtype=np.uint8)
 

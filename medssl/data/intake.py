@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from medssl.data.manifest import ManifestRow, row_warnings
 from medssl.data.masks import class_values
 from medssl.data.preprocess import Preprocess
 from medssl.errors import ScanError
+from medssl.io.dicom_case import read_case
 from medssl.io.discover import read_volume
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.voxels import exact_sha256, voxels_sha256
@@ -142,7 +143,8 @@ def take_in(reading: Reading) -> Intake:
         return known
     try:
         image, lesion = read_row(reading.folder, row, reading.options)
-        intake = _learned(row, image, lesion)
+        told = _told(reading, image)
+        intake = _learned(_filled(row, told), image, lesion)
         if reading.preprocess is not None:
             _put(Storing(reading.folder, reading.store, intake.row, intake.content_sha256, reading.preprocess), image, lesion)
     except ScanError as error:
@@ -150,7 +152,7 @@ def take_in(reading: Reading) -> Intake:
     except MemoryError:
         return Intake(row, refusal="too_large", note="too_large: the scan does not fit into memory")
     if is_settled:
-        write_whole(memory, [seal(_memory(intake, stamp))])
+        write_whole(memory, [seal(_memory(intake, stamp, told))])
     return intake
 
 
@@ -205,6 +207,18 @@ def _put(storing: Storing, image: Volume, lesion: Volume | None) -> None:
     )
 
 
+def _told(reading: Reading, image: Volume) -> dict[str, str]:
+    """What the files of a scan tell for its row: the header of a DICOM scan, and the distance of slices where there is geometry."""
+    source = reading.row.sources[0]
+    told = read_case(reading.folder / source) if _format(source) in ("dicom", "dcm") else {}
+    return told if image.nominal else told | {"slice_mm": f"{image.spacing_mm[2]:.4g}"}
+
+
+def _filled(row: ManifestRow, told: Mapping[str, str]) -> ManifestRow:
+    """The row with what its files tell; what a table says stands."""
+    return replace(row, **{name: value for name, value in told.items() if not getattr(row, name)})  # type: ignore[arg-type]
+
+
 def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
     has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
     full = replace(row, sha256=exact_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
@@ -235,12 +249,13 @@ def _mask_sha256(mask: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _memory(intake: Intake, stamp: str) -> dict[str, Any]:
+def _memory(intake: Intake, stamp: str, told: Mapping[str, str]) -> dict[str, Any]:
     """What is remembered of a scan: all that its files say, nothing that a table says."""
     row = intake.row
     return {
         "stamp": stamp,
         "row": {"sha256": row.sha256, "has_lesion": row.has_lesion, "modality": row.modality, "nominal": row.nominal},
+        "told": dict(told),
         "shape": intake.shape,
         "spacing_mm": intake.spacing_mm,
         "affine_ras": intake.affine_ras,
@@ -259,7 +274,7 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
     signs = np.frombuffer(base64.b64decode(record["signs"]), np.uint64).reshape(2, 4, -1)
     said = record["row"] if row.lesion else {**record["row"], "has_lesion": row.has_lesion}
     return Intake(
-        row=replace(row, **said),
+        row=_filled(replace(row, **said), record.get("told", {})),
         shape=(i, j, k),
         spacing_mm=(i_mm, j_mm, k_mm),
         affine_ras=record["affine_ras"],

@@ -64,6 +64,9 @@ class ManifestRow:
         has_lesion: `1`, `0`, or empty where it is not known.
         age: Years, as written in the source.
         sex: As written in the source.
+        vendor: Maker of the scanner.
+        field: Field strength or tube voltage, such as `3 T` or `120 kV`.
+        slice_mm: Distance of the slices of the scan as it was made.
         report: A sentence on the scan, such as its radiology report, for pretraining on images and text; it stays in manifests.
     """
 
@@ -81,6 +84,9 @@ class ManifestRow:
     has_lesion: str = ""
     age: str = ""
     sex: str = ""
+    vendor: str = ""
+    field: str = ""
+    slice_mm: str = ""
     report: str = ""
 
     @property
@@ -89,6 +95,7 @@ class ManifestRow:
         return tuple(filter(None, self.image.split(";")))
 
 
+_NOTES = ("leakage", "vendor", "field", "slice_mm")
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
 
 
@@ -145,10 +152,11 @@ class Manifest:
         return self.rows if name == "all" else tuple(row for row in self.rows if row.split == name)
 
     def digest(self) -> str:
-        """Identity of the content, whatever the order of the rows and the notes on leakage."""
+        """Identity of the content, whatever the order of the rows, the notes on leakage and what is only told in reports."""
         rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
         for row in rows:
-            del row["leakage"]
+            for note in _NOTES:
+                del row[note]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
     def class_names(self) -> tuple[str, ...]:
@@ -163,7 +171,7 @@ def patient_key(patient: str) -> str:
 
 def row_warnings(row: ManifestRow) -> tuple[str, ...]:
     """Reason codes of what is odd in a row but does not refuse it: `formula_text`, `missing_sequence`."""
-    cells = (row.patient, row.site, row.label, row.age, row.sex)
+    cells = (row.patient, row.site, row.label, row.age, row.sex, row.vendor, row.field)
     formula = any(cell.startswith(_FORMULA) for cell in cells)
     return (*["formula_text"] * formula, *["missing_sequence"] * ("" in row.image.split(";")))
 

@@ -57,7 +57,7 @@ class Bits:
         chosen[0] = slice(None)
         chosen[self.axis] = slice(first, -(-wanted[1] // 8))
         packed = self.packed[tuple(chosen)]
-        if set(values) != set(self.values) or len(self.values) > 1:
+        if len(self.values) > 1 or tuple(values) != self.values:
             planes = [plane for plane, value in zip(packed, self.values, strict=True) if value in values]
             packed = np.bitwise_or.reduce(planes)[None] if planes else np.zeros_like(packed[:1])
         voxels = np.unpackbits(packed, axis=self.axis)

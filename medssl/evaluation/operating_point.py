@@ -1,5 +1,6 @@
 """The threshold that a bundle carries: chosen on validation scores by a stated rule, before test scores exist."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -73,6 +74,7 @@ class OperatingPoint:
         n_positive: Positive ones among them.
         sensitivity: On those units, None without a positive one.
         specificity: On those units, None without a negative one.
+        evidence_sha256: Digest of the labels and scores it was chosen on (little endian, labels as bytes), so that it can be proved later.
     """
 
     unit: str
@@ -84,6 +86,7 @@ class OperatingPoint:
     n_positive: int
     sensitivity: float | None
     specificity: float | None
+    evidence_sha256: str = ""
 
 
 def choose(
@@ -124,6 +127,7 @@ def choose(
         n_positive=int(truth.sum()),
         sensitivity=float(called[truth].mean()) if truth.any() else None,
         specificity=float((~called[~truth]).mean()) if (~truth).any() else None,
+        evidence_sha256=hashlib.sha256(truth.astype(np.uint8).tobytes() + score.astype("<f8").tobytes()).hexdigest(),
     )
 
 

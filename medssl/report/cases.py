@@ -5,7 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.report.study import read_study
 from medssl.scoring.finding import Finding
 
 Array = NDArray[Any]
+FACTS = ("site", "age", "sex", "vendor", "field", "slice_mm")
 _LABELS = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
@@ -30,6 +32,7 @@ class Truth:
         site: Where it was made, empty where unknown.
         label: 1 with lesion, 0 without, None where unknown.
         lesion: The true mask, None where there is none.
+        facts: What else the table says, of `FACTS`; empty ones are left out.
         class_label: Its class, or several with `;` between them; empty where unknown.
     """
 
@@ -37,6 +40,7 @@ class Truth:
     site: str
     label: int | None
     lesion: Path | None
+    facts: Mapping[str, str] = field(default_factory=dict)
     class_label: str = ""
 
 
@@ -78,6 +82,7 @@ class Results:
         cases: Every scan, by name.
         has_reference: Whether there is a table of the truth.
         unmatched: Rows of that table whose scan is not in the folder.
+        study: What the study states itself (`study.json` beside the reference or in the folder).
     """
 
     folder: Path
@@ -85,6 +90,7 @@ class Results:
     cases: tuple[Case, ...]
     has_reference: bool
     unmatched: int
+    study: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +109,7 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
 
     Raises:
         UsageError: It holds no finding, or the reference is not there.
-        ManifestError: The reference table cannot be used, or a finding is damaged.
+        ManifestError: The reference table or `study.json` cannot be used, or a finding is damaged.
     """
     findings = [_read_finding(path) for path in sorted((folder / "scans").glob("*.json"))]
     if not findings:
@@ -114,14 +120,15 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
     truths = read_reference(table, roots=(folder, table.parent)) if table.is_file() else {}
     cases = tuple(Case(finding, truths.get(finding.scan_id)) for finding in findings)
     unmatched = len(truths.keys() - {finding.scan_id for finding in findings})
-    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), unmatched)
+    study = read_study(table.parent / "study.json") or read_study(folder / "study.json")
+    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), unmatched, study)
 
 
 def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:
     """The truth by scan_id.
 
     Args:
-        path: Table with columns scan_id, label and, where known, lesion, patient, site.
+        path: Table with columns scan_id, label and, where known, lesion, patient, site, age, sex, vendor, field, slice_mm.
         roots: Folders that the column lesion is relative to, first found first.
 
     Raises:
@@ -168,6 +175,7 @@ def _truth(row: Mapping[str, str], where: str, roots: tuple[Path, ...]) -> Truth
         site=row.get("site", "").strip(),
         label=_LABELS[label],
         lesion=_inside(lesion, where, roots) if lesion else None,
+        facts={name: text for name in FACTS if (text := row.get(name, "").strip())},
         class_label=row.get("class", "").strip(),
     )
 

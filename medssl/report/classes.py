@@ -8,7 +8,7 @@ import numpy as np
 
 from medssl.errors import ScanError
 from medssl.evaluation.multiclass import ClassUnits, assess, class_dice, dice_by_class
-from medssl.report.cases import Array, Case, read_classes
+from medssl.report.cases import Case, read_classes
 from medssl.report.evidence import Evidence
 
 DEFINITION = (
@@ -28,8 +28,11 @@ def classes_record(evidence: Evidence) -> dict[str, Any]:
     outlined = evidence.results.run.get("task") == "segmentation"
     exclusive = bool(described.get("exclusive", True)) and not outlined  # a scan may hold lesions of several classes
     cases = [scan.case for scan in evidence.scans if not scan.case.rejected]
-    maps = {case.scan_id: _maps(evidence, case) for case in cases} if outlined else {}
-    answers = {case.scan_id: _answer(case, names, exclusive=exclusive, truth=(maps.get(case.scan_id) or (None, None))[1]) for case in cases}
+    outlines = {case.scan_id: _outlines(evidence, case, len(names)) for case in cases} if outlined else {}
+    answers = {
+        case.scan_id: _label(case, names, exclusive=exclusive) if (known := outlines.get(case.scan_id)) is None else known[0]
+        for case in cases
+    }
     record: dict[str, Any] = {
         "names": list(names),
         "exclusive": exclusive,
@@ -37,25 +40,25 @@ def classes_record(evidence: Evidence) -> dict[str, Any]:
         "patient": assess(_patients(cases, answers, names, exclusive=exclusive)),
         "scan": assess(_units("scan", [([case], answers[case.scan_id]) for case in cases], names, exclusive=exclusive)),
     }
-    compared = [(case, pair) for case in cases if (pair := maps.get(case.scan_id)) is not None]
+    compared = [(case, known[1]) for case in cases if (known := outlines.get(case.scan_id)) is not None]
     if compared:
-        found = [class_dice(*pair, len(names)) for _, pair in compared]
-        record["segmentation"] = dice_by_class(names, found, [case.patient for case, _ in compared])
+        record["segmentation"] = dice_by_class(names, [dice for _, dice in compared], [case.patient for case, _ in compared])
     return {"classes": record}
 
 
-def _maps(evidence: Evidence, case: Case) -> tuple[Array, Array] | None:
-    """The predicted and the true class of every voxel; None where one is missing or damaged."""
+def _outlines(evidence: Evidence, case: Case, classes: int) -> tuple[tuple[int, ...], tuple[float | None, ...]] | None:
+    """Which classes the true mask of a scan holds, and the Dice of each; None where a map is missing or damaged. Its maps are let go."""
     try:
-        return read_classes(evidence.results.folder, case)
+        pair = read_classes(evidence.results.folder, case)
     except ScanError:
         return None
+    if pair is None:
+        return None
+    return tuple(int((pair[1] == number).any()) for number in range(1, classes + 1)), class_dice(*pair, classes)
 
 
-def _answer(case: Case, names: Sequence[str], *, exclusive: bool, truth: Array | None) -> _Answer:
-    """A 0 or 1 for each class of a scan, from its mask or its label; None where that is not known."""
-    if truth is not None:
-        return tuple(int((truth == number).any()) for number in range(1, len(names) + 1))
+def _label(case: Case, names: Sequence[str], *, exclusive: bool) -> _Answer:
+    """A 0 or 1 for each class of a scan from its label; None where that is not known."""
     label = case.truth.class_label if case.truth is not None else ""
     found = [part.strip() for part in label.split(";") if part.strip()]
     if not found or (exclusive and (len(found) != 1 or found[0] not in names)):

@@ -96,7 +96,7 @@ def is_from_scratch(evidence: Evidence) -> bool | None:
 def _run(evidence: Evidence, other: Evidence) -> Record:
     shared = share(evidence, other)
     return {
-        "name": other.results.folder.name,
+        "name": _name(other),
         "model_id": other.results.run.get("model_id"),
         "from_scratch": is_from_scratch(other),
         "n_scans": len(shared.scored),
@@ -104,6 +104,12 @@ def _run(evidence: Evidence, other: Evidence) -> Record:
         "tests": list(_tests(shared, evidence, other)),
         "notes": list(_doubts(shared)),
     }
+
+
+def _name(other: Evidence) -> str:
+    """The folder and the model: folders of several runs are often called alike."""
+    model = other.results.run.get("model_id")
+    return f"{other.results.folder.name} ({model})" if model else other.results.folder.name
 
 
 def share(evidence: Evidence, other: Evidence) -> Shared:
@@ -301,8 +307,8 @@ def draw_comparison(record: Mapping[str, Any]) -> "list[Picture]":
                 test["value"], place, "s" if clear else "o", color=ORANGE if clear else BLUE, markerfacecolor=None if clear else "white"
             )
         axes.axvline(0, color=GREY, linewidth=0.8)
-        names = [f"{test['unit']}: {words(test['name'])} ({name[:24]})" for name, test in reversed(rows)]
-        axes.set_yticks(range(len(rows)), names, fontsize=8)
+        names = [f"{test['unit']}: {words(test['name'])} - {name[:32]}" for name, test in reversed(rows)]
+        axes.set_yticks(range(len(rows)), names, fontsize=8, parse_math=False)
         axes.set(xlabel="this model minus the other", ylim=(-0.7, len(rows) - 0.3))
 
     caption = (

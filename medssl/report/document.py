@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.evaluation.classification import NAMES
 from medssl.report.figures import Picture
+from medssl.report.study import STATEMENTS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 BESIDES = {"clopper_pearson95": "Clopper-Pearson", "wilson95": "Wilson", "patients95": "drawn by patient"}
 _WORDS = {
@@ -30,23 +33,25 @@ _WORDS = {
     "volume_error_ml": "volume error (ml)",
     "dice": "Dice, all scans",
     "dice_with_lesion": "Dice, scans with lesion",
+    "slice_mm": "distance of slices (mm)",
+    "lesion_ml": "lesion volume of a scan (ml)",
+    "age": "age (years)",
+    "field": "field strength or tube voltage",
 }
-_NOMINAL = {"hd95_mm": "HD95 (voxels)", "volume_error_ml": "volume error (nominal ml)"}
+_NOMINAL = {"hd95_mm": "HD95 (voxels)", "volume_error_ml": "volume error (nominal ml)", "lesion_ml": "lesion volume of a scan (nominal ml)"}
 
 
-def render(
-    metrics: Mapping[str, Any], *, pictures: Sequence[Picture], examples: Sequence[Picture], missed: Sequence[Mapping[str, Any]]
-) -> str:
+def render(metrics: Mapping[str, Any], *, pictures: Sequence[Picture], examples: Sequence[Picture]) -> str:
     """The report as HTML.
 
     Args:
         metrics: The record of `metrics.json`; the document shows no other number.
         pictures: Curves and tables.
         examples: Scans to look at.
-        missed: Every false negative: `scan_id`, `score`, `warnings`.
     """
     template = _environment().get_template("template.html")
-    return template.render(m=metrics, pictures=pictures, examples=examples, missed=missed, metric_names=NAMES, besides=BESIDES)
+    said = {"metric_names": NAMES, "besides": BESIDES, "statements": STATEMENTS}
+    return template.render(m=metrics, pictures=pictures, examples=examples, **said)
 
 
 @functools.cache
@@ -54,7 +59,8 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=clean, trim_blocks=True)
-    environment.filters |= {"number": number, "interval": interval, "signed": signed, "words": words, "inline": inline}
+    filters = {"number": number, "interval": interval, "signed": signed, "words": words, "inline": inline, "short": short, "plain": plain}
+    environment.filters |= filters
     return environment
 
 
@@ -92,12 +98,24 @@ def interval(pair: object) -> str:
     return f"{number(low)} to {number(high)}"
 
 
+def short(value: object) -> str:
+    """Three figures, or a dash where there is no number."""
+    return f"{value:.3g}" if isinstance(value, int | float) and math.isfinite(value) else "–"
+
+
+def plain(value: object) -> str:
+    """A setting as one line of text."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def words(name: str, nominal: bool = False) -> str:
     """A key as it is said; with `nominal` in voxels."""
     known = _WORDS | (_NOMINAL if nominal else {})
     return known.get(name, name.replace("_", " "))
 
 
-def inline(picture: Picture) -> str:
-    """A picture as a data address."""
-    return "data:image/png;base64," + base64.b64encode(picture.png).decode()
+def inline(picture: Picture) -> "Markup":
+    """A picture as a data address, marked as safe: the letters of base64 need no escape."""
+    from markupsafe import Markup
+
+    return Markup("data:image/png;base64," + base64.b64encode(picture.png).decode())

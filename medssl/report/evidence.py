@@ -3,16 +3,20 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from medssl.errors import ScanError
 from medssl.evaluation.classification import Units
 from medssl.evaluation.lesions import CENTRE_RULE, RULE, Marks, mark, mark_centres
 from medssl.evaluation.segmentation import Overlap, compare
 from medssl.report.cases import Case, Results, ScanMaps, read_maps
+from medssl.report.lock import points_of, refusals
+from medssl.workers import Crash, Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +48,15 @@ class Evidence:
         results: The folder.
         scans: Every scan, rejected ones too.
         units: `patient`, `scan` and `slice` with known answer and score.
-        thresholds: Locked threshold of each unit, None where there is none.
+        thresholds: Locked threshold of each unit, None where there is none or it is refused.
+        refused: Why the threshold of a unit (also `voxel`) is refused.
     """
 
     results: Results
     scans: tuple[Measured, ...]
     units: Mapping[str, Units]
     thresholds: Mapping[str, float | None]
+    refused: Mapping[str, str]
 
     @property
     def analysed(self) -> list[Measured]:
@@ -73,12 +79,30 @@ class Evidence:
         return [scan.marks for scan in self.scans if scan.marks is not None]
 
 
-def gather(results: Results) -> Evidence:
-    """Measure every scan."""
+def gather(results: Results, *, workers: int | None = None) -> Evidence:
+    """Measure every scan, in several processes where it takes long; each holds the maps of one scan at a time.
+
+    Args:
+        results: The folder.
+        workers: Processes; None takes one a core.
+    """
     detects = results.run.get("task") == "detection"
-    scans = tuple(measure(results.folder, case, detects=detects) for case in results.cases)
+    with Pool(workers) as pool:
+        done = dict(pool.spread(partial(measure, results.folder, detects=detects), results.cases))
+    scans = tuple(_or_crashed(done[number], case) for number, case in enumerate(results.cases))
     units = {"patient": patient_units(scans), "scan": scan_units(scans), "slice": slice_units(scans)}
-    return Evidence(results, scans, units, _thresholds(results))
+    refused = refusals(results.run)
+    if "scan" in refused:
+        refused["patient"] = refused["scan"]
+    return Evidence(results, scans, units, _thresholds(results, refused), refused)
+
+
+def _or_crashed(outcome: Measured | Crash, case: Case) -> Measured:
+    if isinstance(outcome, Measured):
+        return outcome
+    return Measured(
+        case, case.truth.label if case.truth is not None else None, problem="decoder_crashed: the process that read its maps died"
+    )
 
 
 def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
@@ -98,7 +122,7 @@ def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
-    marks = mark(maps.mask, lesion, patient=case.patient, probability=maps.probability)
+    marks = _marks(maps, lesion, case.patient)
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
 
 
@@ -109,6 +133,17 @@ def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:
         return None
     truth = np.zeros(shape or (1, 1, 1), dtype=bool) if lesion is None else lesion
     return mark_centres([one.centre_voxel for one in found], [one.score for one in found], truth, patient=case.patient)
+
+
+def _marks(maps: ScanMaps, lesion: NDArray[np.bool_], patient: str) -> Marks:
+    """Matched lesions, looked for where there is something: most of a scan is neither marked nor lesion."""
+    prediction = np.asarray(maps.mask) > 0
+    boxes = find_objects((prediction | lesion).astype(np.uint8))
+    if not boxes:
+        return Marks(patient, hits=(), alarms=(), duplicates=(), n_lesions=0)
+    box = boxes[0]
+    probability = None if maps.probability is None else maps.probability[box]
+    return mark(prediction[box], lesion[box], patient=patient, probability=probability)
 
 
 def _lesion(maps: ScanMaps, label: int | None) -> NDArray[np.bool_] | None:
@@ -191,13 +226,14 @@ def _score(scan: Measured) -> float:
     return float("nan") if score is None else float(score)
 
 
-def _thresholds(results: Results) -> dict[str, float | None]:
-    """Locked thresholds; patients are called by their highest scan."""
-    points = results.run.get("operating_points") or {}
+def _thresholds(results: Results, refused: Mapping[str, str]) -> dict[str, float | None]:
+    """Locked thresholds that are not refused; patients are called by their highest scan."""
+    points = points_of(results.run)
     locked = {unit: _threshold(points.get(unit)) for unit in ("scan", "slice")}
     carried = [case.finding.threshold for case in results.cases if case.finding.threshold is not None]
     scan = locked["scan"] if locked["scan"] is not None else (carried[0] if carried else None)
-    return {"patient": scan, "scan": scan, "slice": locked["slice"]}
+    thresholds = {"patient": scan, "scan": scan, "slice": locked["slice"]}
+    return {unit: None if unit in refused else threshold for unit, threshold in thresholds.items()}
 
 
 def _threshold(point: object) -> float | None:

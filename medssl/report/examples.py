@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from medssl.errors import ScanError
 from medssl.report.cases import Array, ScanMaps, read_maps
 from medssl.report.evidence import Evidence, Measured
+from medssl.report.failures import reason
 from medssl.report.figures import Picture, new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSES, ALARMS, OUTLINES, HIGHEST = 12, 10, 2, 6
+MISSES, ALARMS, OUTLINES, HIGHEST = 24, 10, 2, 6
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito, both clear on grey
 
 
@@ -86,8 +87,8 @@ def _draw(folder: Path, example: Example, number: int) -> list[Picture]:
     if maps.image is None:
         return []
     index = _slice_index(example, maps)
-    figure = new_figure((6.4, 3.4))
-    plain, marked = figure.subplots(1, 2)
+    figure = new_figure((6.4, 3.2), fitted=False)
+    plain, marked = (figure.add_axes((left, 0.0, 0.495, 1.0)) for left in (0.0, 0.505))
     for axes in (plain, marked):
         _show(axes, maps, index, nominal=example.scan.case.finding.nominal)
     _outline(marked, maps.lesion, index, colour=TRUTH, dash="solid")
@@ -157,5 +158,7 @@ def _caption(example: Example, maps: ScanMaps, index: int) -> str:
         told.append(f"true volume {scan.overlap.true_ml:.3g} {unit}, predicted {scan.overlap.predicted_ml:.3g} {unit}")
     if finding.warnings:
         told.append("intake warnings: " + ", ".join(finding.warnings))
+    if example.kind in ("false_negative", "false_positive"):
+        told.append(reason(scan))
     lines = [text for text, mask in (("blue line: truth", maps.lesion), ("orange dashes: prediction", maps.mask)) if mask is not None]
     return "; ".join(told) + (f". Right picture: {', '.join(lines)}." if lines else ".")

@@ -44,7 +44,7 @@ def draw_figures(metrics: Mapping[str, Any], evidence: Evidence) -> list[Picture
         pictures += [draw_roc(evidence, shown), draw_precision_recall(evidence, shown)]
     if any("counts" in metrics[unit] and metrics[unit]["n"] for unit in STYLES):
         pictures.append(draw_confusion(metrics))
-    if metrics["calibration"]["n"]:
+    if not evidence.units["scan"].missing:
         pictures.append(draw_reliability(metrics["calibration"]))
     if metrics["froc"]["fp_per_scan"]:
         pictures.append(draw_froc(metrics["froc"]))
@@ -69,12 +69,12 @@ def picture(name: str, title: str, caption: str, draw: Callable[["Axes"], None],
     return Picture(name, title, caption, to_png(figure))
 
 
-def new_figure(size: tuple[float, float]) -> "Figure":
-    """An empty figure of a size in inches."""
+def new_figure(size: tuple[float, float], *, fitted: bool = True) -> "Figure":
+    """An empty figure of a size in inches; `fitted` moves its axes so that all texts have room, which takes a while."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained" if fitted else None)
     FigureCanvasAgg(figure)
     return figure
 

@@ -11,18 +11,24 @@ import numpy as np
 
 from medssl.evaluation import calibration, classification, decision, lesions, segmentation
 from medssl.evaluation.classification import Counts, Units
-from medssl.evaluation.intervals import proportion
-from medssl.evaluation.metric import Metric, finite
+from medssl.evaluation.metric import Metric, finite, unmeasured
+from medssl.report.case_mix import case_mix
+from medssl.report.checklists import checklists
 from medssl.report.classes import classes_record
 from medssl.report.comparison import compare_runs
-from medssl.report.evidence import Evidence, Measured, scan_units
+from medssl.report.evidence import Evidence, Measured
+from medssl.report.failures import failures
+from medssl.report.flow import flow
+from medssl.report.groups import subgroup_tests, subgroups
+from medssl.report.lock import points_of
+from medssl.report.looks import looks_record
 from medssl.report.notes import notes
 from medssl.report.robustness import robustness_record
 
 SCHEMA = 1
 PREVALENCES = (0.01, 0.05, 0.20)
 USE = "Research use only. Not a medical device."
-_SMALL_GROUP = 20
+_TRAINING = ("seed", "steps", "patients", "scans", "manifest_hash", "precision", "loss", "device")
 _RATES = classification.NAMES[:5]
 
 Record = dict[str, Any]
@@ -38,12 +44,13 @@ def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record
     Raises:
         UsageError: Another run has another reference, or shares no scan.
     """
-    units = {name: unit_record(evidence.units[name], evidence.thresholds[name]) for name in ("patient", "scan", "slice")}
+    units = {name: unit_record(evidence, name) for name in ("patient", "scan", "slice")}
+    run, groups = run_record(evidence), subgroups(evidence)
     record: Record = {
         "schema": SCHEMA,
         "intended_use": USE,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "run": run_record(evidence),
+        "run": run,
         "nominal": is_nominal(evidence),
         **units,
         "lesion": lesion_record(evidence),
@@ -52,21 +59,32 @@ def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record
         "decision_curve": decision_record(evidence.units["scan"]),
         "froc": lesions.froc(evidence.marks, rule=evidence.lesion_rule),
         "segmentation": segmentation_record(evidence),
-        "subgroups": subgroups(evidence),
+        "subgroups": groups,
+        "subgroup_tests": subgroup_tests(groups),
+        "case_mix": case_mix(evidence),
         "flow": flow(evidence),
+        "failures": failures(evidence),
         "robustness": robustness_record(evidence),
         "comparison": compare_runs(evidence, others),
+        "looks": looks_record(evidence.results.folder, str(run["model_id"])),
+        "study": dict(evidence.results.study),
+        **classes_record(evidence),
     }
-    return record | classes_record(evidence) | {"notes": notes(record, evidence)}
+    record |= {"notes": notes(record, evidence)}
+    return record | {"checklists": checklists(record)}
 
 
 def run_record(evidence: Evidence) -> Record:
     """Which model, software and data; a fixed choice of keys, so that nothing else of a run leaks into a report."""
     run = evidence.results.run
-    names = ("model_id", "task", "level", "config_hash", "versions", "started", "finished", "split", "class_names")
+    names = ("model_id", "task", "level", "config_hash", "versions", "started", "finished", "split", "class_names", "lineage", "leakage")
+    described = ("architecture", "preprocess", "intake")
     models = sorted({scan.case.finding.model_id for scan in evidence.scans})
     software = {"report_software": f"medssl {importlib.metadata.version('medssl')}"}
-    return {name: run.get(name) for name in names} | {"model_id": run.get("model_id") or ", ".join(models)} | software
+    said = run.get("training")
+    training: Record = said if isinstance(said, dict) else {}
+    made = {"training": {name: training[name] for name in _TRAINING if name in training}, **{name: run.get(name) for name in described}}
+    return {name: run.get(name) for name in names} | made | {"model_id": run.get("model_id") or ", ".join(models)} | software
 
 
 def is_nominal(evidence: Evidence) -> bool:
@@ -75,10 +93,13 @@ def is_nominal(evidence: Evidence) -> bool:
     return bool(evidence.results.run.get("nominal")) or (bool(scored) and all(scored))
 
 
-def unit_record(units: Units, threshold: float | None) -> Record:
-    """The ten numbers of patients, scans or slices, with the table they come from."""
-    clustered = units.unit == "slice"
+def unit_record(evidence: Evidence, unit: str) -> Record:
+    """The ten numbers of patients, scans or slices, with the table they come from; rates at a refused threshold are not given."""
+    units, threshold = evidence.units[unit], evidence.thresholds[unit]
+    clustered = unit == "slice"
     found = classification.assess(units, threshold=threshold, clustered=clustered)
+    if unit in evidence.refused:
+        found = found | dict.fromkeys((*_RATES, "precision", "recall", "f1"), refused(evidence.refused[unit]))
     if not clustered and len(np.unique(units.patients)) < len(units.labels):
         found = found | _with_patient_intervals(units, threshold, found)
     record: Record = {
@@ -90,6 +111,11 @@ def unit_record(units: Units, threshold: float | None) -> Record:
     }
     record |= {name: metric.to_json() for name, metric in found.items()}
     return record | (_table(units, threshold, found) if threshold is not None else {})
+
+
+def refused(why: str) -> Metric:
+    """A rate that is not given because its threshold is newer than the scores."""
+    return unmeasured(f"refused: {why}")
 
 
 def _with_patient_intervals(units: Units, threshold: float | None, found: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -122,6 +148,8 @@ def lesion_record(evidence: Evidence) -> Record:
     """The ten numbers of lesions; those that need negatives are null."""
     marks = evidence.marks
     found = lesions.assess(marks)
+    if "voxel" in evidence.refused:
+        found = found | dict.fromkeys(("sensitivity", "ppv", "precision", "recall", "f1"), refused(evidence.refused["voxel"]))
     return {
         "n": sum(scan.n_lesions for scan in marks),
         "n_scans": len(marks),
@@ -139,17 +167,21 @@ def lesion_record(evidence: Evidence) -> Record:
 
 def operating_point(evidence: Evidence) -> Record:
     """The locked point of scans on top, those of all units below `by_unit`."""
-    names = ("threshold", "rule", "chosen_on", "locked_at", "n", "n_positive", "sensitivity", "specificity")
-    points = {unit: point for unit, point in (evidence.results.run.get("operating_points") or {}).items() if isinstance(point, dict)}
+    names = ("threshold", "rule", "chosen_on", "locked_at", "n", "n_positive", "sensitivity", "specificity", "evidence_sha256")
+    points = points_of(evidence.results.run)
     scan = points.get("scan", {})
     top = {name: scan.get(name) for name in names} | {"unit": "scan", "threshold": evidence.thresholds["scan"]}
+    top |= {"refused": dict(evidence.refused)}
     return top | {"decision": "positive = score >= threshold; a patient counts by the highest scan", "by_unit": points}
 
 
 def calibration_record(units: Units) -> Record:
     """Calibration of the score of scans."""
     table = [asdict(one) for one in calibration.reliability(units.labels, units.scores)] if len(units.labels) else []
-    found = {name: metric.to_json() for name, metric in calibration.assess(units).items()}
+    assessed = calibration.assess(units)
+    if units.missing:  # of one class any score can look calibrated
+        assessed = dict.fromkeys(assessed, unmeasured(units.missing, n=len(units.labels)))
+    found = {name: metric.to_json() for name, metric in assessed.items()}
     return {"unit": "scan", "definition": calibration.DEFINITION, "n": len(units.labels), **found, "bins": table}
 
 
@@ -189,70 +221,3 @@ def _scan_record(scan: Measured) -> Record:
     if scan.marks is not None:
         record |= {"lesions": scan.marks.n_lesions, "found": len(scan.marks.hits), "false_marks": len(scan.marks.alarms)}
     return record
-
-
-def subgroups(evidence: Evidence) -> Record:
-    """Scans by site, and with and without intake warnings; small groups say so."""
-    analysed = evidence.analysed
-    sites = {scan.case.truth.site for scan in analysed if scan.case.truth is not None and scan.case.truth.site}
-    by_site = {site: [scan for scan in analysed if scan.case.truth is not None and scan.case.truth.site == site] for site in sorted(sites)}
-    warned: dict[str, list[Measured]] = {"with": [], "without": []}
-    for scan in analysed:
-        warned["with" if scan.case.finding.warnings else "without"].append(scan)
-    threshold = evidence.thresholds["scan"]
-    groups = {"site": by_site, "warnings": {name: scans for name, scans in warned.items() if scans}}
-    return {kind: [_group(name, scans, threshold) for name, scans in parts.items()] for kind, parts in groups.items()}
-
-
-def _group(name: str, scans: Sequence[Measured], threshold: float | None) -> Record:
-    units = scan_units(scans)
-    found = classification.assess(units, threshold=threshold, clustered=False)
-    small = {"note": f"fewer than {_SMALL_GROUP} scans: no conclusion"} if len(units.labels) < _SMALL_GROUP else {}
-    numbers = {metric: found[metric].to_json() for metric in ("sensitivity", "specificity", "auroc")}
-    return {"group": name, "n": len(units.labels), "n_positive": units.n_positive, **numbers, **small}
-
-
-def flow(evidence: Evidence) -> Record:
-    """From the scans found to the scans analysed."""
-    scans = evidence.scans
-    rejected = [scan for scan in scans if scan.case.rejected]
-    kept = [scan for scan in scans if not scan.case.rejected]
-    names = {1: "lesion", 0: "no lesion", None: "unknown"}
-    by_class = {
-        name: {
-            "found": sum(scan.label == label for scan in scans),
-            "rejected": sum(scan.label == label for scan in rejected),
-            "scored": sum(scan.label == label and scan.case.has_score for scan in kept),
-        }
-        for label, name in names.items()
-    }
-    return {
-        "found": len(scans),
-        "rejected": len(rejected),
-        "rejected_by_code": dict(Counter(code for scan in rejected for code in scan.case.finding.warnings or ("unknown",))),
-        "scored": sum(scan.case.has_score for scan in kept),
-        "without_finite_score": sum(not scan.case.has_score for scan in kept),
-        "analysed": {name: len(units.labels) for name, units in evidence.units.items()} | {"segmentation": len(evidence.overlaps)},
-        "by_class": by_class,
-        "reference_without_result": evidence.results.unmatched,
-        "positive_calls": sum(_called(scan, evidence.thresholds["scan"]) for scan in kept),
-        "intention_to_score": _intention_to_score(evidence),
-    }
-
-
-def _intention_to_score(evidence: Evidence) -> Record:
-    """Rates of scans when every one that got no score counts as a wrong answer."""
-    threshold = evidence.thresholds["scan"]
-    known = [scan for scan in evidence.scans if scan.label is not None]
-    positive, negative = ([scan for scan in known if scan.label == label] for label in (1, 0))
-    found = sum(_called(scan, threshold) for scan in positive)
-    cleared = sum(scan.case.has_score and not _called(scan, threshold) for scan in negative)
-    return {
-        "sensitivity": proportion(found, len(positive), empty="no positive scan").to_json(),
-        "specificity": proportion(cleared, len(negative), empty="no negative scan").to_json(),
-    }
-
-
-def _called(scan: Measured, threshold: float | None) -> bool:
-    score = scan.case.finding.score
-    return scan.case.has_score and score is not None and threshold is not None and score >= threshold

@@ -1,21 +1,17 @@
 """What a reader must know before believing a number: sizes, exclusions, and what these results cannot say."""
 
-import datetime
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medssl.evaluation.classification import NAMES
 from medssl.report.evidence import Evidence
+from medssl.report.lock import moment
+from medssl.report.looks import look_notes
 
 NO_PANEL = "No robustness to damaged or repeated scans was measured here; medssl evaluate --robustness does."
-LIMITS = (
-    "No comparison with readers was made here.",
-    NO_PANEL,
-    "How the reference standard was made (readers, adjudication, agreement) and the case mix (age, sex, vendor, stage) are not in a "
-    "results folder; state them beside this report, as CLAIM 2024, STARD-AI, TRIPOD+AI and Metrics Reloaded ask.",
-)
 _FEW_POSITIVES = 10
+_RATES = ("sensitivity", "specificity")
 _LEAST_SENSITIVITY = 0.5
 
 
@@ -29,11 +25,11 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
         *_flow(record, evidence),
         *_units(record),
         *_maps(evidence),
+        *look_notes(record["looks"]),
     ]
     if record["nominal"]:
         found.append("The scans have no physical geometry: volumes and distances are nominal (one voxel counts as 1 mm), not millilitres.")
-    limits = (said for said in LIMITS if said != NO_PANEL or record["robustness"]["panel"] is None)
-    return [*found, *record["comparison"]["notes"], *limits]
+    return [*found, *record["comparison"]["notes"], *_limits(record)]
 
 
 def _leakage(evidence: Evidence) -> Iterator[str]:
@@ -67,31 +63,42 @@ def _size(record: Mapping[str, Any]) -> Iterator[str]:
             f"Too small to conclude: {unit['n_positive']} positive of {unit['n']} patients. The interval of sensitivity has to be read, "
             "not its value."
         )
-    for name in ("sensitivity", "specificity"):
+    widths = {name: (unit[name]["ci95"][1] - unit[name]["ci95"][0]) / 2 for name in _RATES if unit[name]["value"] is not None}
+    if widths:
+        told = ", ".join(f"{name} {width:.3f} ({unit[name]['n']} patients)" for name, width in widths.items())
+        yield f"Half width of the 95 % interval at this size: {told}."
+    for name in _RATES:
         if unit[name]["value"] is None:
             yield f"The {name} of patients {unit[name]['note']}."
 
 
 def _lock(record: Mapping[str, Any]) -> Iterator[str]:
-    point, started = record["operating_point"], record["run"].get("started")
+    point = record["operating_point"]
+    if point["refused"]:
+        units = ", ".join(f"{unit}s" for unit in point["refused"])
+        yield (
+            f"Rates of {units} are refused: {next(iter(point['refused'].values()))}. A threshold that may have been chosen with these "
+            "scores in sight tests nothing. Areas under curves need no threshold and stand."
+        )
+        return
     if point["threshold"] is None:
         yield "No threshold was locked: rates that need one cannot be measured."
         return
-    locked, begun = _time(point.get("locked_at")), _time(started)
-    if locked is None:
+    if moment(point.get("locked_at")) is None:
         yield "It is not known when the operating point was chosen, so it may have been chosen after seeing these scans."
-    elif begun is not None and locked > begun:
-        yield "The operating point is newer than these scores: its rates are no independent test."
-    if point.get("chosen_on") not in (None, "validation"):
+    if point.get("chosen_on") not in (None, "validation", "out-of-fold scores"):
         yield f"The operating point was chosen on {point['chosen_on']}, not on validation."
 
 
-def _time(text: object) -> datetime.datetime | None:
-    try:
-        time = datetime.datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+def _limits(record: Mapping[str, Any]) -> Iterator[str]:
+    yield "No comparison with readers was made here."
+    if record["robustness"]["panel"] is None:
+        yield NO_PANEL
+    missing = [name.replace("_mm", "").replace("_ml", " size") for name in record["case_mix"]["missing"]]
+    if missing and record["scan"]["n"]:
+        yield f"Nothing is known of {', '.join(missing)}: add these columns to the reference table, so that the case mix can be judged."
+    if "reference_standard" not in record["study"]:
+        yield "How the reference standard was made (readers, adjudication, agreement) is not stated; a file study.json can state it."
 
 
 def _flow(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:

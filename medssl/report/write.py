@@ -13,28 +13,34 @@ from medssl.report.cases import read_results
 from medssl.report.comparison import draw_comparison, read_others
 from medssl.report.decision import draw_decision
 from medssl.report.document import render
-from medssl.report.evidence import Evidence, gather
+from medssl.report.evidence import gather
 from medssl.report.examples import draw_examples
+from medssl.report.export import metrics_csv, scans_csv
 from medssl.report.figures import Picture, draw_figures
+from medssl.report.forest import draw_forest
 from medssl.report.metrics import build_metrics
+from medssl.report.pdf import print_pdf
 from medssl.report.robustness import draw_robustness
 
 logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
 _OURS = re.compile(
-    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
+    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
 )
 
 
-def write_report(results: Path, out: Path, *, reference: Path | None = None, against: Sequence[Path] = ()) -> dict[str, object]:
-    """Write `metrics.json`, `report.html` and `figures/` of a results folder.
+def write_report(
+    results: Path, out: Path, *, reference: Path | None = None, against: Sequence[Path] = (), pdf: bool = False
+) -> dict[str, object]:
+    """Write `metrics.json`, `metrics.csv`, `scans.csv`, `report.html` and `figures/` of a results folder.
 
     Args:
         results: What `medssl score` or `medssl evaluate` wrote.
         out: Where the report goes; may be the same folder.
         reference: Table of the truth; the folder's own `reference.csv` by default. Without truth the report says what it cannot say.
         against: Results of other models on the same scans, to compare with.
+        pdf: Print `report.pdf` too, where there is a Chromium.
 
     Returns:
         The record of `metrics.json`.
@@ -46,23 +52,19 @@ def write_report(results: Path, out: Path, *, reference: Path | None = None, aga
     """
     evidence = gather(read_results(results, reference=reference))
     metrics = build_metrics(evidence, read_others(against, results, reference=reference))
-    pictures, examples = [*draw_figures(metrics, evidence), *draw_robustness(metrics["robustness"])], draw_examples(evidence)
-    pictures += [*draw_decision(metrics["decision_curve"]), *draw_comparison(metrics["comparison"])]
-    page = render(metrics, pictures=pictures, examples=examples, missed=missed(evidence))
+    pictures = [*draw_figures(metrics, evidence), *draw_decision(metrics["decision_curve"]), *draw_forest(metrics)]
+    pictures += [*draw_robustness(metrics["robustness"]), *draw_comparison(metrics["comparison"])]
+    examples = draw_examples(evidence)
+    page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
     write_file(out / "report.html", page.encode())
+    write_file(out / "metrics.csv", metrics_csv(metrics).encode())
+    write_file(out / "scans.csv", scans_csv(evidence).encode())
     write_file(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
+    if pdf:
+        print_pdf(out / "report.html", out / "report.pdf")
     logger.info("report of %d scans written", len(evidence.scans))
     return metrics
-
-
-def missed(evidence: Evidence) -> list[dict[str, object]]:
-    """Every false negative, lowest score first."""
-    threshold = evidence.thresholds["scan"]
-    found = [scan.case.finding for scan in evidence.analysed if scan.label == 1]
-    below = [finding for finding in found if threshold is not None and finding.score is not None and finding.score < threshold]
-    below.sort(key=lambda finding: finding.score or 0.0)
-    return [{"scan_id": finding.scan_id, "score": finding.score, "warnings": finding.warnings} for finding in below]
 
 
 def write_figures(folder: Path, pictures: Sequence[Picture]) -> None:

@@ -2,8 +2,11 @@
 
 import datetime
 import importlib.metadata
+import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.io.discover import Source, find_sources, read_source
 from medssl.scoring.finding import Finding
+from medssl.scoring.looks import Look, log_look
 from medssl.scoring.predictor import Predictor, Result
 from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
 from medssl.volume import Volume
@@ -76,12 +80,29 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
     leakage = _leakage(predictor, store, rows)
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open({**run_facts(predictor, split=split), "leakage": leakage})
+    results.open({**run_facts(predictor, split=split), "leakage": leakage, "intake": _intake(store)})
+    log_look(_look(predictor, store, split, len(rows)), store=store.folder, results=out)
     for case in track(load_cases(store, rows, classes=predictor.classes), "scoring"):
         if not results.has(case.row.scan_id):
             _score_case(predictor, store, case, results)
     write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows)))
     return results.finish({"nominal": all(row.nominal for row in rows)})
+
+
+def _intake(store: Store) -> dict[str, object]:
+    """What came before the split: scans found by `medssl prepare`, those it refused by reason, and the splits; empty when not recorded."""
+    try:
+        scans = json.loads((store.folder / "intake.json").read_text(encoding="utf-8"))["scans"]
+        refused = Counter(str(code) for scan in scans if scan["status"] == "rejected" for code in scan["reasons"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {"found": len(scans), "rejected_by_code": dict(refused), "splits": dict(Counter(row.split for row in store.manifest.rows))}
+
+
+def _look(predictor: Predictor, store: Store, split: str, scans: int) -> Look:
+    bundle, digest = predictor.bundle, store.manifest.digest()
+    points = bundle.operating_points
+    return Look.now("scored", model_id=bundle.model_id, split=split, scans=scans, manifest_sha256=digest, points=points)
 
 
 def _leakage(predictor: Predictor, store: Store, rows: Sequence[ManifestRow]) -> list[str]:
@@ -127,6 +148,11 @@ def reference_row(row: ManifestRow, positive: Sequence[str] = ()) -> dict[str, o
         "label": "" if label < 0 else label,
         "lesion": f"maps/{row.scan_id}_lesion.nii.gz" if row.lesion or scan_label(row) == 0 else "",
         "split": row.split,
+        "age": row.age,
+        "sex": row.sex,
+        "vendor": row.vendor,
+        "field": row.field,
+        "slice_mm": row.slice_mm,
         "class": row.label,
     }
 
@@ -165,6 +191,8 @@ def run_facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
         "operating_points": bundle.operating_points,
         "calibration": bundle.calibration,
         "training": bundle.training,
+        "architecture": asdict(bundle.architecture),
+        "preprocess": bundle.preprocess.as_dict(),
         "lineage": list(bundle.lineage),
         "nominal": False,
         "leakage": _allowed(predictor),

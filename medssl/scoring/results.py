@@ -23,7 +23,7 @@ from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Result
 
 COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
-REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class")
+REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class", "age", "sex", "vendor", "field", "slice_mm")
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
@@ -65,17 +65,19 @@ class ResultsFolder:
     model_id: str
 
     def open(self, facts: Mapping[str, object]) -> None:
-        """Claim the folder for this model; `facts` become `run.json`.
+        """Claim the folder for this model; `facts` become `run.json`, in which the time of the first start is kept.
 
         Raises:
             ConflictError: It holds findings of another model.
         """
-        record = self.folder / "run.json"
+        record, begun = self.folder / "run.json", {}
         if record.is_file():
-            owner = json.loads(record.read_text(encoding="utf-8")).get("model_id")
+            known = json.loads(record.read_text(encoding="utf-8"))
+            owner = known.get("model_id")
+            begun = {"started": known["started"]} if known.get("started") else {}
             if owner != self.model_id:
                 raise ConflictError(f"{self.folder.name} belongs to model {owner}, not {self.model_id}; give another out folder")
-        write_text(record, json.dumps({"model_id": self.model_id, **facts}, indent=1))
+        write_text(record, json.dumps({"model_id": self.model_id, **facts, **begun}, indent=1))
 
     def has(self, scan_id: str) -> bool:
         """Whether a scan is done."""

@@ -114,7 +114,7 @@ def proposal(task: Task, patients: int, probe: Probe | None) -> Advice:
     elif patients >= MANY:
         name, why = "full", f"{probe}; with {MANY} patients or more fine-tuning as a whole tells more than frozen features"
     elif probe.gain_ci95[0] <= 0:
-        name, why = "full", f"{probe}: the features tell no more than random weights, so they have to change; compare with scratch"
+        name, why = "full", f"{probe}: the features do not show that they tell more than random weights; compare with scratch"
     elif patients < FEW and probe.auroc >= GOOD:
         name = "linear" if task == "classification" else "light"
         why = f"{probe}: with fewer than {FEW} patients such features tell more when they stay frozen"

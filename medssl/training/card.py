@@ -109,7 +109,8 @@ def _selection(bundle: Bundle) -> Iterator[str]:
 def _points(bundle: Bundle) -> Iterator[str]:
     yield "| unit | threshold | rule | chosen on | sensitivity there | specificity there |\n|---|---|---|---|---|---|"
     for unit, point in bundle.operating_points.items():
-        on = f"{point['chosen_on']}, {point['n']} {'scans' if unit == 'voxel' else f'{unit}s'}"
+        counted = {"voxel": "scan"}.get(unit, "slice" if str(point["rule"]).startswith("that of slices") else unit)
+        on = f"{point['chosen_on']}, {point['n']} {counted}s"
         rates = (f"mean Dice {_number(point['dice'])}", "") if "dice" in point else _rates(point)
         yield f"| {unit} | {_number(point['threshold'])} | {point['rule']} | {on} | {rates[0]} | {rates[1]} |"
     yield (
@@ -139,7 +140,7 @@ def _calibration(bundle: Bundle) -> Iterator[str]:
             yield f"- {unit}: scores as they are; a temperature was {one['note']}"
             continue
         yield (
-            f"- {unit}: temperature {_number(one['temperature'])} from {one['n']} {unit}s, {one['n_positive']} of them positive; "
+            f"- {unit}: temperature {_number(one['temperature'])} from {one['n']} {one['unit']}s, {one['n_positive']} of them positive; "
             f"cross entropy {_number(one['loss_before'])} before, {_number(one['loss_after'])} after"
         )
 

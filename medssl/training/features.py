@@ -49,8 +49,9 @@ def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, c
         classes: Output channels; 1 for lesion against none, else labels and masks hold the number of the channel.
     """
     each, features, answers, patients = math.ceil(count / len(cases)), [], [], list[str]()
+    cells = math.prod(size // step for size, step in zip(crops.size, encoder.stride, strict=True))
     for number, case in enumerate(cases):
-        draws = max(2, math.ceil(each / _CELLS_A_CROP)) if task == "segmentation" else each
+        draws = max(2, math.ceil(each / min(cells, _CELLS_A_CROP))) if task == "segmentation" else each
         batch = CropDataset([case], replace(crops, lesion_fraction=0.5), seed=seed + number).__getitems__(range(draws))
         if task == "classification":
             found, known = _crops(encoder, batch, classes)

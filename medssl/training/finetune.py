@@ -190,7 +190,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     begun = begin(
         network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
     )
-    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed)
+    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed, plain=begun.protocol.plain)
     weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
@@ -237,6 +237,7 @@ def _fit(recipe: _Recipe, begun: Beginning, train: list[Case], run: Run, keeper:
     """Train on labelled crops, and the weights that are kept; those of the start where the protocol trains nothing."""
     network, protocol, training = begun.network, begun.protocol, recipe.training
     if not protocol.learns:
+        keeper.refuse_idle()
         return untrained(network, run)
     balance = channel_weights(recipe.loss, network, train)
     module = MODULES[network.task](

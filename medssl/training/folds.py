@@ -160,8 +160,8 @@ def cross_validate(
         together: Makes one bundle of all.
 
     Returns:
-        The bundle of all folds, or of the last one that was run while some are missing; the plan of one fold where the run is for that
-        alone; None on processes that help.
+        The bundle of all folds, or of the last one that was run while some are missing; the plan of one fold where that is all;
+        None on processes that help.
 
     Raises:
         ConfigError: Several folds at once where processes are started from outside.

@@ -1,7 +1,7 @@
 """Which weights of a run are kept: those of the last step, their average over steps, or the best ones on validation scans."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -109,11 +109,18 @@ def _tells(cases: Sequence[Case], metric: Metric | None) -> bool:
     return True
 
 
+Plain = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def _as_they_are(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return weights
+
+
 class Average(L.Callback):
     """An exponential moving average of the weights; its decay rises with the steps, so that first weights are soon forgotten.
 
-    The decay of step n is min(decay, (1 + n) / (10 + n)), as in TensorFlow's `ExponentialMovingAverage`. Buffers are those of the last
-    step.
+    The decay of step n is min(decay, (1 + n) / (10 + n)), as in TensorFlow's `ExponentialMovingAverage`. Running statistics are
+    averaged too; counters are those of the last step.
 
     Args:
         decay: Highest decay.
@@ -177,12 +184,15 @@ class Selector(L.Callback):
         cases: The validation scans.
         window: How the network looks at them.
         average: The average that is validated instead of the weights of the step.
+        plain: Makes weights of the network that is written from those in training, see `Protocol.plain`.
     """
 
-    def __init__(self, selection: Selection, cases: Sequence[Case], window: Window, average: Average | None) -> None:
+    def __init__(
+        self, selection: Selection, cases: Sequence[Case], window: Window, average: Average | None, *, plain: Plain = _as_they_are
+    ) -> None:
         self.metric: Metric = selection.metric or "loss"
         self.every, self.patience = Every(selection.every_steps), selection.patience
-        self.cases, self.window, self.average = cases, window, average
+        self.cases, self.window, self.average, self.plain = cases, window, average, plain
         self.looks: list[Look] = []
         self.weights: dict[str, Tensor] = {}
 
@@ -223,7 +233,7 @@ class Selector(L.Callback):
 
     def _value(self, module: L.LightningModule, weights: dict[str, Tensor]) -> float:
         """The metric of a copy of the network, so that the one in training is left as it is."""
-        network = with_weights(cast(Network, module.network), weights, "network").to(module.device)
+        network = with_weights(cast(Network, module.network), self.plain(weights), "network").to(module.device)
         value = measure(score_cases(network, self.cases, self.window), self.metric)
         if value is None:
             raise ConfigError(f"selection.metric {self.metric} cannot be measured on these validation scans; take another one")
@@ -247,17 +257,27 @@ class Keeper:
         window: How the network looks at them.
         training: Refused where it spreads the weights over devices.
         seed: Draws the scans of each look.
+        plain: Makes weights of the network that is written from those in training.
 
     Raises:
         ConfigError: Weights spread over devices, or a metric that these scans cannot tell.
     """
 
-    def __init__(self, selection: Selection, cases: Sequence[Case], window: Window, training: Training, *, seed: int) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        cases: Sequence[Case],
+        window: Window,
+        training: Training,
+        *,
+        seed: int,
+        plain: Plain = _as_they_are,
+    ) -> None:
         self.selection = selection
         self.average = None if selection.average is None else Average(selection.average)
         self.selector = None
         if selection.metric is not None:
-            self.selector = Selector(selection, selection.looked_at(cases, seed=seed), window, self.average)
+            self.selector = Selector(selection, selection.looked_at(cases, seed=seed), window, self.average, plain=plain)
         if self.callbacks and training.strategy == "fsdp":
             raise ConfigError("selection needs the whole network on each device; set training.strategy to ddp")
 
@@ -265,6 +285,15 @@ class Keeper:
     def callbacks(self) -> list[L.Callback]:
         """In the order in which they must be called."""
         return [callback for callback in (self.average, self.selector) if callback is not None]
+
+    def refuse_idle(self) -> None:
+        """Stop where nothing is trained and weights are to be selected all the same.
+
+        Raises:
+            ConfigError: There is a metric or an average.
+        """
+        if self.callbacks:
+            raise ConfigError("this protocol trains nothing: leave selection.metric and selection.average out")
 
     def kept(self, ended: Ended) -> Ended:
         """The weights to keep in place of those of the last step."""

@@ -90,7 +90,10 @@ def calibration(scored: Sequence[Scored]) -> Points:
     Maps keep their values: most voxels are background that any network calls right, so a temperature of voxels would be fitted to that.
     """
     truths = {"slice": _slice_truth(scored), "scan": _scan_truth(scored)}
-    return {unit: asdict(fit_temperature(labels, scores)) for unit, (labels, scores) in truths.items() if len(labels)}
+    found: Points = {unit: {"unit": unit, **asdict(fit_temperature(*truth))} for unit, truth in truths.items() if len(truth[0])}
+    if _is_alone(truths["scan"]) and "slice" in found:
+        found["scan"] = found["slice"]  # as the threshold of scans is then that of slices
+    return found
 
 
 def operating_points(
@@ -118,7 +121,7 @@ def operating_points(
             calibrated = tempered(scores, temperatures.get(unit, 1.0))
             points[unit] = asdict(choose(labels, calibrated, unit=unit, rule=rule, chosen_on=chosen_on, locked_at=now))
     labels = units["scan"][0]
-    if len(set(labels)) < 2 and "slice" in points:
+    if _is_alone(units["scan"]) and "slice" in points:
         missing = "without" if len(labels) and labels.all() else "with"
         said = f"that of slices ({points['slice']['rule']}): no validation scan {missing} lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
@@ -167,6 +170,11 @@ def _lesion(case: Case) -> NDArray[np.bool_]:
 def _cross_entropy(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     right = np.where(truth, probability, 1 - probability)
     return float(-np.log(np.clip(right, _EDGE, 1)).mean())
+
+
+def _is_alone(truth: Truth) -> bool:
+    """Whether units are all of one class, or there is none."""
+    return len(set(truth[0].tolist())) < 2
 
 
 def _slice_truth(scored: Sequence[Scored]) -> Truth:

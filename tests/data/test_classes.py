@@ -93,6 +93,7 @@ def test_several_labels_where_one_is_learned_are_refused() -> None:
         {"names": ("a",), "positive": ("b",)},
         {"names": ("a", "b"), "mask_values": (1,)},
         {"multi_label": True},
+        {"names": ("normal", "control")},
         {"names": ("a;b",)},
     ],
 )

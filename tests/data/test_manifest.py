@@ -1,5 +1,6 @@
 """Reading and writing the manifest: what is refused, and by which name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,11 @@ def test_a_manifest_reads_as_it_was_written(tmp_path: Path) -> None:
 def test_writing_leaves_no_other_file(tmp_path: Path) -> None:
     Manifest((ROW,)).write(tmp_path / "manifest.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+def test_the_digest_ignores_what_is_only_told_in_reports() -> None:
+    told = replace(ROW, vendor="GE", field="3 T", slice_mm="3", leakage="allowed")
+    assert Manifest((told,)).digest() == Manifest((ROW,)).digest() != Manifest((replace(ROW, age="40"),)).digest()
 
 
 def test_the_digest_ignores_the_order_of_rows() -> None:

@@ -71,6 +71,17 @@ def test_sites_are_kept_and_patients_split(folder: Path, tmp_path: Path) -> None
     assert {row.split for row in manifest.rows} == {"train", "val", "test"}
 
 
+def test_what_files_tell_of_the_case_mix_fills_what_the_table_leaves_open(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "read_case", lambda _: {"vendor": "GE", "sex": "F"})
+    monkeypatch.setattr(intake, "_format", lambda _: "dicom")
+    for _ in ("read", "remembered"):
+        manifest, _ = prepare(folder, tmp_path / "store", workers=1)
+        row = manifest.rows[0]
+        assert (row.vendor, row.sex, float(row.slice_mm)) == ("GE", "F", Store(tmp_path / "store").geometry(row)[2, 2])
+
+
 def test_a_damaged_scan_is_left_out_with_its_reason(folder: Path, tmp_path: Path) -> None:
     path = folder / "p3" / "image.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])

@@ -51,6 +51,12 @@ def test_a_specificity_that_no_score_reaches_calls_nothing():
     assert point.threshold > 0.5 and point.specificity == 1
 
 
+def test_a_threshold_carries_the_digest_of_what_it_was_chosen_on():
+    first, same, other = (choose([1, 0], scores, unit="scan", locked_at=WHEN) for scores in ([0.9, 0.1], [0.9, 0.1], [0.9, 0.2]))
+    assert first.evidence_sha256 == same.evidence_sha256 != other.evidence_sha256
+    assert len(first.evidence_sha256) == 64
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ConfigError, match="best"):
         choose([1, 0], [0.9, 0.1], unit="scan", rule="best", locked_at=WHEN)

@@ -10,6 +10,7 @@ from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window
+from medssl.models.outputs import Outputs
 from medssl.models.residual_unet import ResidualUNet
 
 
@@ -44,3 +45,12 @@ def test_members_that_take_other_images_are_refused() -> None:
 def test_an_ensemble_without_members_is_refused() -> None:
     with pytest.raises(ConfigError, match="an ensemble takes"):
         Ensemble()
+
+
+def test_classes_that_exclude_each_other_are_averaged_as_such() -> None:
+    first, second = (ResidualUNet(spatial_dims=2, classes=3, widths=(4, 8)).eval() for _ in range(2))
+    first.outputs = second.outputs = Outputs(("a", "b"), ("a",), background=True)
+    images = torch.randn(2, 1, 8, 8)
+    with torch.inference_mode():
+        mean = (first(images).softmax(dim=1) + second(images).softmax(dim=1)) / 2
+        torch.testing.assert_close(Ensemble(a=first, b=second)(images).softmax(dim=1), mean, atol=1e-6, rtol=1e-5)

@@ -32,7 +32,9 @@ class ResultsBuilder:
             (self.folder / part).mkdir(parents=True)
         self.truth = []
 
-    def add(self, scan_id, *, score, label=None, patient="", site="", shift=0, maps=True, shape=SHAPE, warnings=(), slice_scores=None):
+    def add(
+        self, scan_id, *, score, label=None, patient="", site="", shift=0, maps=True, shape=SHAPE, warnings=(), slice_scores=None, **facts
+    ):
         truth = ball((10, 9, 4), 4, shape) if label == 1 else np.zeros(shape, bool)
         mask = ball((10 + shift, 9, 4), 4, shape) if score is not None and score >= 0.5 else np.zeros(shape, bool)
         scores = slice_scores if slice_scores is not None else [score or 0.0 if mask[:, :, k].any() else 0.05 for k in range(shape[2])]
@@ -46,7 +48,7 @@ class ResultsBuilder:
             self.save(scan_id, "lesion", truth.astype(np.uint8))
         lesion = f"maps/{scan_id}_lesion.nii.gz" if maps and label is not None else ""
         row = {"scan_id": scan_id, "patient": patient, "site": site, "label": "" if label is None else label, "lesion": lesion}
-        self.truth.append(row | {"split": "test"})
+        self.truth.append(row | {"split": "test"} | facts)
 
     def write(self, scan_id, score, mask, slice_scores, warnings):
         voxels = int(mask.sum())
@@ -91,7 +93,7 @@ class ResultsBuilder:
 
     def write_reference(self, path):
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.truth[0]))
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in self.truth for name in row)), restval="")
             writer.writeheader()
             writer.writerows(self.truth)
 

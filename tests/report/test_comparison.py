@@ -217,7 +217,7 @@ def test_scans_of_one_patient_get_the_interval_drawn_by_patient_beside(builder, 
 def test_the_report_shows_the_comparison(two_runs, tmp_path):
     record = write_report(two_runs[0], tmp_path / "out", against=[two_runs[1]])
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Against other (no pretraining)" in page and "p (Holm" in page
+    assert "Against other (scratch0), no pretraining" in page and "p (Holm" in page
     assert (tmp_path / "out" / "figures" / "comparison.png").stat().st_size > 1000
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["comparison"] == json.loads(json.dumps(record["comparison"]))
     assert not any("No comparison with another model" in note for note in record["notes"])
@@ -225,7 +225,7 @@ def test_the_report_shows_the_comparison(two_runs, tmp_path):
 
 def test_the_name_of_another_run_is_escaped(builder, builder_of, tmp_path):
     cohort_of(builder, count=4).finish()
-    hostile = cohort_of(builder_of("<script>x"), count=4, seed=1).finish()
+    hostile = cohort_of(builder_of("<script>$x"), count=4, seed=1).finish()
     write_report(builder.folder, tmp_path / "out", against=[hostile])
     assert "<script>" not in (tmp_path / "out" / "report.html").read_text()
 
@@ -235,7 +235,7 @@ def test_the_command_takes_several_other_runs(two_runs, builder_of, tmp_path, ca
     against = ["--against", str(two_runs[1]), f"--against={third}"]
     assert main(["report", str(two_runs[0]), "--out", str(tmp_path / "out"), *against]) == 0
     runs = json.loads((tmp_path / "out" / "metrics.json").read_text())["comparison"]["runs"]
-    assert [run["name"] for run in runs] == ["other", "third"]
+    assert [run["name"] for run in runs] == ["other (scratch0)", "third (model0123456789)"]
     assert "report.html" in capsys.readouterr().out
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -73,8 +74,67 @@ def test_the_operating_point_is_the_locked_one(cohort):
     assert set(point["by_unit"]) == {"scan", "slice", "voxel"}
 
 
-def test_an_operating_point_newer_than_the_scores_is_told(cohort):
-    assert any("newer than these scores" in note for note in metrics(cohort, started="2025-01-01T00:00:00+00:00")["notes"])
+@pytest.mark.parametrize("unit", ["patient", "scan", "slice", "lesion"])
+def test_rates_at_an_operating_point_newer_than_the_scores_are_refused(cohort, unit):
+    record = metrics(cohort, started="2025-01-01T00:00:00+00:00")
+    assert record[unit]["sensitivity"]["value"] is None and "refused" in record[unit]["sensitivity"]["note"]
+    assert record[unit]["f1"]["value"] is None
+    assert any(note.startswith("Rates of") and "refused" in note for note in record["notes"])
+
+
+def test_areas_stand_where_rates_are_refused(cohort):
+    record = metrics(cohort, started="2025-01-01T00:00:00+00:00")
+    assert record["scan"]["auroc"]["value"] is not None and "counts" not in record["scan"]
+    assert record["operating_point"]["threshold"] is None and record["flow"]["positive_calls"] is None
+    assert record["failures"] == {"false_negatives": None, "false_positives": None}
+    assert record["flow"]["intention_to_score"]["sensitivity"]["value"] is None
+
+
+def test_the_half_width_at_this_size_is_told(cohort):
+    record = metrics(cohort)
+    low, high = record["patient"]["sensitivity"]["ci95"]
+    assert any(f"sensitivity {(high - low) / 2:.3f} ({record['patient']['sensitivity']['n']} patients)" in note for note in record["notes"])
+
+
+def test_scores_of_one_class_are_not_called_calibrated(builder):
+    for index in range(3):
+        builder.add(f"s{index}", score=0.999, label=1, patient=f"p{index}")
+    record = metrics(builder)["calibration"]
+    assert record["ece"]["value"] is None and record["brier"]["value"] is None and "no negative scan" in record["ece"]["note"]
+
+
+def test_equal_scores_everywhere_say_nothing(builder):
+    for index in range(6):
+        builder.add(f"s{index}", score=0.5, label=index % 2, patient=f"p{index}")
+    record = metrics(builder)["patient"]
+    low, high = record["auroc"]["ci95"]
+    assert record["auroc"]["value"] == 0.5 and low < 0.25 and high > 0.75
+
+
+def test_scores_that_are_no_numbers_leave_nothing_to_claim(builder):
+    for index in range(4):
+        builder.add(f"s{index}", score=float("nan"), label=index % 2)
+    record = metrics(builder)
+    assert record["scan"]["n"] == 0 and record["scan"]["n_excluded_without_score"] == 4
+    assert record["scan"]["sensitivity"]["value"] is None and record["flow"]["without_finite_score"] == 4
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_the_record_has_the_form_that_the_docs_promise(cohort, reference):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "metrics.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(metrics(cohort, reference=reference))))
+
+
+def test_every_key_of_the_record_is_in_the_schema(cohort):
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "metrics.schema.json").read_text())
+    assert set(schema["required"]) == metrics(cohort).keys() == set(schema["properties"]) - {"classes"}
+
+
+def test_the_decision_curve_is_that_of_scans(cohort):
+    record = metrics(cohort)["decision_curve"]
+    at = record["thresholds"].index(0.5)
+    assert record["unit"] == "scan" and record["model"][at] == pytest.approx(6 / 16 - 1 / 16)
 
 
 def test_small_sites_draw_no_conclusion(cohort):

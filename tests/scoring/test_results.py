@@ -28,6 +28,13 @@ def test_another_model_is_refused_with_exit_code_3(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
+def test_going_on_keeps_the_time_of_the_first_start(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path, "m1")
+    for started in ("2026-01-01", "2026-01-02"):
+        folder.open({"started": started})
+    assert json.loads((tmp_path / "run.json").read_text())["started"] == "2026-01-01"
+
+
 def test_maps_share_the_affine_of_the_scan(tmp_path: Path) -> None:
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     image = Volume(np.arange(32, dtype=np.int16).reshape(1, 4, 4, 2), affine)

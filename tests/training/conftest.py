@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Path:
     rows, scans, signs = [], {}, []
     for number, split in enumerate(["train", "train", "val", "val"]):
         held = 1 - number % 2
-        row = ManifestRow(f"s{number}", f"p{number}", "x", split=split, sha256=f"{number:064d}", has_lesion=str(held))
+        row = ManifestRow(f"s{number}", f"p{number}", f"x{number}", split=split, sha256=f"{number:064d}", has_lesion=str(held))
         image, lesion = generator.normal(size=(1, 16, 16, 4)).astype(np.float32), np.zeros((1, 16, 16, 4), np.uint8)
         lesion[0, 4:9, 4:9, 1:3] = held
         key = entry_key(row.sha256, Preprocess())

@@ -119,7 +119,7 @@ def test_another_number_of_channels_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_class_is_named_before_training(tmp_path: Path) -> None:
     store = write_classes(tmp_path / "store", [*BREAST, "cyst"])
-    with pytest.raises(ManifestError, match=r"'cyst' \(2 scans\)"):
+    with pytest.raises(ManifestError, match=r"does not name 'cyst' \(\d scans\)"):
         tuned(tmp_path, settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES))
 
 

@@ -1,5 +1,6 @@
 """Which weights a run keeps."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medssl.models.bundle import Bundle
 from medssl.training.launch import launch_finetune
 from medssl.training.lesions import LesionModule
 from medssl.training.selection import Look, Selection, Selector
+from medssl.training.validation import measure, score_cases
 
 KEEP = ["--selection.metric", "dice", "--selection.every_steps", "1", "--selection.average", "0.9"]
 
@@ -104,6 +106,18 @@ def test_looking_changes_nothing_in_training(tmp_path: Path, scratch: list[str])
     assert all(states[0][name].equal(tensor) for name, tensor in states[1].items())
 
 
+def test_adapters_are_looked_at_as_the_network_that_is_written(tmp_path: Path, scratch: list[str]) -> None:
+    encoder = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
+    network = {"class_path": "medssl.models.decoder.ViTSegmenter", "init_args": {"encoder": encoder}}
+    arguments = [*scratch, "--network", json.dumps(network), "--protocol", "lora", *KEEP[:2], "--selection.every_steps", "4"]
+    bundle = launch_finetune([*arguments, "--out", str(tmp_path / "run")])
+    found = bundle.training["selection"]
+    assert isinstance(found, dict)
+    looked_at = cases(tmp_path / "store")
+    network_of_bundle = bundle.load(tmp_path / "run" / "bundle")
+    assert measure(score_cases(network_of_bundle, looked_at, bundle.window), "dice") == found["value"]  # type: ignore[arg-type]
+
+
 def test_mirror_axes_are_part_of_the_bundle(tmp_path: Path, scratch: list[str]) -> None:
     bundle = launch_finetune([*scratch, "--selection.mirror", "[0, 1]", "--out", str(tmp_path / "run")])
     assert Bundle.read(tmp_path / "run" / "bundle").window.flips == bundle.window.flips == (0, 1)
@@ -116,15 +130,14 @@ def test_of_equally_good_looks_the_first_is_the_best_and_a_low_loss_is_good() ->
 
 
 def test_scans_with_and_without_lesion_are_looked_at_in_turn(store: Path) -> None:
-    ill = cases(store)
-    well = [Case(case.row, case.arrays, case.shape, 0, False, case.lesion_slices[:0]) for case in ill]
-    chosen = Selection(metric="scan_auroc", scans=2).looked_at([*ill, *well], seed=0)
+    ill, well = cases(store)
+    chosen = Selection(metric="scan_auroc", scans=2).looked_at([ill, ill, ill, well], seed=0)
     assert sorted(len(case.lesion_slices) > 0 for case in chosen) == [False, True]
 
 
 def test_a_metric_that_validation_scans_cannot_tell_is_refused_before_training(tmp_path: Path, scratch: list[str]) -> None:
-    with pytest.raises(ConfigError, match="scan_auroc cannot be measured on 2 validation scans"):
-        launch_finetune([*scratch, "--selection.metric", "scan_auroc", "--out", str(tmp_path / "run")])
+    with pytest.raises(ConfigError, match="scan_auroc cannot be measured on 1 validation scans"):
+        launch_finetune([*scratch, "--selection.metric", "scan_auroc", "--selection.scans", "1", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
 

@@ -11,11 +11,15 @@ from medssl.models.bundle import Bundle
 from medssl.models.decoder import ViTSegmenter
 from medssl.models.neighbours import Neighbours
 from medssl.models.vit import ViT
+from medssl.scoring.finding import Finding
+from medssl.scoring.folder import score_split
 from medssl.scoring.predictor import Predictor
 from medssl.training import advisor
 from medssl.training.launch import launch_finetune, launch_pretrain
 from medssl.training.lesions import LesionModule
 from medssl.training.start import start_from
+from tests.training.classes_store import write_classes
+from tests.training.test_class_runs import settings, tuned
 from tests.training.test_launch import finetune_config, pretrain_config
 
 
@@ -89,6 +93,42 @@ def test_a_sawtooth_that_is_stopped_ends_with_the_weights_of_one_that_is_not(
             launched(tmp_path, store, encoder, "sawtooth", *options)
     resumed = launched(tmp_path, store, encoder, "sawtooth", *options, "--resume", "true")
     assert resumed.weights_id == whole.weights_id
+
+
+def named(
+    tmp_path: Path, network: str, protocol: str, *, channels: int, labels: dict[str, object], store: Path, bag: int = 1
+) -> tuple[Bundle, list[Finding]]:
+    """A run on named classes, and what its bundle says of test scans."""
+    config = settings(store, network, classes=channels, labels=labels)
+    config["feed"]["crops"]["bag"] = bag
+    bundle = tuned(tmp_path, {**config, "protocol": protocol, "tuning": {"bank": 64}})
+    score_split(Predictor(tmp_path / "run" / "bundle"), Store(store), "test", tmp_path / "results")
+    return bundle, [Finding.read(path) for path in sorted((tmp_path / "results" / "scans").glob("*.json"))]
+
+
+def test_neighbours_tell_classes_of_scans_from_bags_of_slices(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", ["normal", "benign", "malignant"])
+    labels: dict[str, object] = {"classes": ["normal", "benign", "malignant"]}
+    bundle, found = named(tmp_path, "heads.AttentionClassifier", "knn", channels=3, labels=labels, store=store, bag=3)
+    assert bundle.outputs.names == ("normal", "benign", "malignant")
+    assert all(sum(one.class_scores.values()) == pytest.approx(1) for one in found)
+
+
+def test_neighbours_tell_several_labels_at_once(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", ["nodule;effusion", "effusion", "normal"])
+    labels: dict[str, object] = {"classes": ["nodule", "effusion"], "multi_label": True}
+    bundle, found = named(tmp_path, "heads.AttentionClassifier", "knn", channels=2, labels=labels, store=store, bag=3)
+    assert not bundle.outputs.exclusive
+    assert all(set(one.class_scores) == {"nodule", "effusion"} for one in found)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear"])
+def test_frozen_features_tell_classes_of_a_mask(tmp_path: Path, protocol: str) -> None:
+    store = write_classes(tmp_path / "store", ["", ""], values=[(2, 4), (4,)])
+    labels: dict[str, object] = {"classes": ["oedema", "core"], "mask_values": [2, 4]}
+    bundle, found = named(tmp_path, "decoder.ViTSegmenter", protocol, channels=3, labels=labels, store=store)
+    assert bundle.outputs.background
+    assert len(found) == 2
 
 
 def test_advice_is_recorded_and_comes_from_training_patients_alone(
