@@ -182,8 +182,8 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
     """
     from medssl.training.blueprint_text import write_plan
 
-    found = write_plan(store, out, memory_gb=memory_gb, dims=dims)
-    _say(f"{found}; run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
+    planned = write_plan(store, out, memory_gb=memory_gb, dims=dims)
+    _say(f"{planned}; run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
     return 0
 
 
@@ -238,8 +238,7 @@ def report(
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
-            age, sex, vendor, field, slice_mm.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site, age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
         against: Results of another model on the same scans, to compare with; may be given several times.
         pdf: Print it to PDF too.

@@ -127,7 +127,9 @@ class Knn(Protocol):
         encoder = encoder_of(network, self.name)
         known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=network.classes)
         sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
-        built = Neighbours(encoder, task=network.task, bags=network.bags, **sizes)
+        built = Neighbours(
+            encoder, task="classification" if network.task == "classification" else "segmentation", bags=network.bags, **sizes
+        )
         built.remember(known.features, known.answers)
         return built
 
