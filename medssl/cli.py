@@ -4,14 +4,14 @@ Heavy packages are imported inside the commands, so that `--help` answers at onc
 """
 
 import errno
-import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medssl.arguments import parsed
 from medssl.errors import MedSSLError, NoSpaceError, UsageError
 
 if TYPE_CHECKING:
@@ -307,35 +307,8 @@ def _run(command: str, arguments: list[str]) -> int:
     warnings.filterwarnings("ignore")  # a user reads one line, not the deprecations of libraries; tests see them
     if command in ("pretrain", "finetune"):
         return _train(command, arguments)
-    from jsonargparse import ArgumentParser
-
     function = _PLAIN[command]
-    about = (function.__doc__ or "").splitlines()[0]
-    parser = ArgumentParser(prog=f"medssl {command}", exit_on_error=False, allow_abbrev=False, description=about)
-    parser.add_function_arguments(function, as_positional=True)
-    settings = _parse(parser.parse_args, _spelled(arguments, function), command)
-    return function(**vars(settings))
-
-
-def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
-    kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
-    switches = {name for name, kind in kinds.items() if kind is bool}
-    lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
-    named = [_underscored(argument, lists) for argument in arguments]
-    following = [*named[1:], ""]
-    return [
-        f"{name}=true" if name in switches and after not in ("true", "false") else name
-        for name, after in zip(named, following, strict=True)
-    ]
-
-
-def _underscored(argument: str, lists: Container[str]) -> str:
-    name, equals, value = argument.partition("=")
-    if not name.startswith("--"):
-        return argument
-    name = "--" + name[2:].replace("-", "_")
-    return name + ("+" if name in lists else "") + equals + value
+    return function(**parsed(function, arguments, command))
 
 
 def _train(command: str, arguments: list[str]) -> int:
@@ -360,16 +333,6 @@ def _write_out_of_fold(run: Path) -> None:
     if has_folds(run):
         write_out_of_fold(run)
         _say(f"out-of-fold results in {run.name}/out_of_fold; medssl report {run.name}/out_of_fold gives cross-validated numbers")
-
-
-def _parse(parse: Callable[[list[str]], object], arguments: list[str], command: str) -> object:
-    from jsonargparse import ArgumentError
-
-    try:
-        return parse(arguments)
-    except ArgumentError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{reason}; see medssl {command} --help") from error
 
 
 def _help() -> str:

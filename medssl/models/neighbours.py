@@ -44,7 +44,7 @@ class Neighbours(Network):
         self,
         encoder: Encoder,
         *,
-        task: Literal["segmentation", "classification"],
+        task: Literal["segmentation", "classification", "detection"],
         size: int,
         classes: int = 1,
         bags: bool = False,

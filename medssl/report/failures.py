@@ -33,7 +33,7 @@ def reason(scan: Measured) -> str:
 
 def _missed(scan: Measured) -> Iterator[str]:
     marks, overlap = scan.marks, scan.overlap
-    if marks is None or overlap is None:
+    if marks is None:
         yield scan.problem or "no mask to compare"
         return
     if marks.hits:
@@ -42,7 +42,8 @@ def _missed(scan: Measured) -> Iterator[str]:
         yield f"{len(marks.alarms)} marks, none of which meets a lesion"
     else:
         yield "nothing was marked"
-    yield f"true volume {overlap.true_ml:.3g} {_unit(scan)}"
+    if overlap is not None:
+        yield f"true volume {overlap.true_ml:.3g} {_unit(scan)}"
 
 
 def _alarmed(scan: Measured) -> Iterator[str]:

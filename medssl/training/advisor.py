@@ -24,7 +24,7 @@ from medssl.evaluation.intervals import index_patients, patient_weights
 from medssl.evaluation.representation import probe_scores
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
-from medssl.training.features import Task, told
+from medssl.training.features import Task, told, told_task
 from medssl.training.ranks import leads
 from medssl.training.run import Run
 from medssl.training.tuning import Name
@@ -103,7 +103,7 @@ def advise(network: Network, cases: Sequence[Case], crops: Crops, *, pretrained:
     patients, encoder = len({case.row.patient for case in cases}), getattr(network, "encoder", None)
     if not pretrained or not isinstance(encoder, Encoder):
         return Advice("full", "No bundle is given: random weights have to be learned as a whole.", patients)
-    return proposal(network.task, patients, probed(network, encoder, cases, crops, seed=seed))
+    return proposal(told_task(network), patients, probed(network, encoder, cases, crops, seed=seed))
 
 
 def proposal(task: Task, patients: int, probe: Probe | None) -> Advice:

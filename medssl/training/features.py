@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medssl.data.dataset import Case, CropDataset, Crops, Sample
+from medssl.errors import ConfigError
+from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.models.neighbours import pooled
 
@@ -19,6 +21,17 @@ Task = Literal["segmentation", "classification", "detection"]
 
 _AT_ONCE = 8  # crops through the encoder
 _CELLS_A_CROP = 64  # for segmentation: more of one crop are too much alike
+
+
+def told_task(network: Network) -> Task:
+    """What features of a network's encoder can be asked for.
+
+    Raises:
+        ConfigError: Boxes, which no frozen feature tells.
+    """
+    if network.task == "detection":
+        raise ConfigError("frozen features of a detector tell no boxes; give it a protocol that trains its head")
+    return network.task
 
 
 @dataclass(frozen=True)

@@ -163,19 +163,19 @@ def finetune(
         tuning: Numbers of the protocols.
 
     Returns:
-        The bundle; None on processes that help; the plan where that is all. With folds see `medssl.training.folds.cross_validate`.
+        The bundle; None on processes that help; the plan where the run is for that alone. With folds see `cross_validate`.
 
     Raises:
-        MedSSLError: A network that does not fit the crops or the bundle, or no usable label.
+        ConfigError: A network that does not fit the crops or the bundle.
+        ManifestError: No usable label.
     """
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
-    training.check_batch(feed.batch_size)
     check_detector(network, folds, protocol)
     recipe = _Recipe(feed, training, seed, bundle, labels, views, loss, selection, protocol, tuning)
     if folds is None:
-        validation = _labelled(network, store, labels, labels.validation_split)
-        return _learn(recipe, network, run, Part(_labelled(network, store, labels, labels.train_split), validation, validation))
+        train, held = (_labelled(network, store, labels, split) for split in (labels.train_split, labels.validation_split))
+        return _learn(recipe, network, run, Part(train, held, held))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
     return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
@@ -184,6 +184,7 @@ def finetune(
 def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
     """Train on one part of the scans, lock the thresholds on another, write the bundle."""
     feed, labels, seed = recipe.feed, recipe.labels, recipe.seed
+    recipe.training.check_batch(feed.batch_size)
     store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
     check_cases(network, train, split=labels.train_split)

@@ -19,7 +19,7 @@ from medssl.models.encoder import Encoder
 from medssl.models.linear import LinearSegmenter
 from medssl.models.lora import add_adapters, merged
 from medssl.models.neighbours import Neighbours
-from medssl.training.features import told
+from medssl.training.features import told, told_task
 from medssl.training.schedule import Pace
 from medssl.training.settings import Training, plain_name
 
@@ -99,6 +99,7 @@ class Linear(Light):
         """The encoder with a linear head in place of the decoder of the configuration."""
         del cases, crops, seed
         encoder = encoder_of(network, self.name)
+        _check_task(network, self.name)
         return network if network.task == "classification" else LinearSegmenter(encoder, classes=network.classes)
 
 
@@ -125,11 +126,9 @@ class Knn(Protocol):
     def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
         """The encoder with the features of labelled scans in place of the head or decoder of the configuration."""
         encoder = encoder_of(network, self.name)
-        known = told(encoder, cases, crops, task=network.task, count=self.bank, seed=seed, classes=network.classes)
+        known = told(encoder, cases, crops, task=told_task(network), count=self.bank, seed=seed, classes=network.classes)
         sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
-        built = Neighbours(
-            encoder, task="classification" if network.task == "classification" else "segmentation", bags=network.bags, **sizes
-        )
+        built = Neighbours(encoder, task=told_task(network), bags=network.bags, **sizes)
         built.remember(known.features, known.answers)
         return built
 
@@ -238,6 +237,11 @@ def encoder_of(network: nn.Module, protocol: str) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"protocol {protocol} needs a network with an encoder, {type(network).__name__} has none; take protocol full")
     return encoder
+
+
+def _check_task(network: Network, protocol: str) -> None:
+    if network.task == "detection":
+        raise ConfigError(f"protocol {protocol} segments or classifies, {type(network).__name__} finds boxes; take light")
 
 
 def _inside(network: nn.Module) -> frozenset[str]:

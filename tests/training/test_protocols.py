@@ -22,7 +22,7 @@ from medssl.objectives.objective import Objective
 from medssl.training.protocols import Light, Partial, Protocol
 from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
-from medssl.training.tuning import Tuning
+from medssl.training.tuning import Name, Tuning
 from medssl.views.augment import Augment
 
 ENCODERS = {
@@ -161,6 +161,14 @@ def test_the_decoder_goes_first_and_the_encoder_follows(name: str, monkeypatch: 
 def test_a_protocol_that_needs_an_encoder_is_refused_without_one() -> None:
     with pytest.raises(ConfigError, match="ResidualUNet has none"):
         Light().paces(ResidualUNet(widths=(4, 8)), Training())
+
+
+@pytest.mark.parametrize("protocol", ["linear", "knn"])
+def test_a_detector_has_no_head_for_features_alone(protocol: Name) -> None:
+    network = PyramidUNet(encoder("vit"))
+    network.task = "detection"
+    with pytest.raises(ConfigError, match="finds boxes; take light"):
+        Tuning().protocol(protocol).rebuilt(network, [], CROPS, seed=0)
 
 
 def test_a_linear_segmenter_is_linear_in_the_features() -> None:

@@ -64,6 +64,13 @@ def test_adapters_are_merged_into_an_ordinary_network(tmp_path: Path, store: Pat
     assert bundle.training["protocol"] == {"name": "lora", "rank": 2, "alpha": 16.0}
 
 
+def test_the_best_step_of_adapters_is_kept_as_that_of_any_network(tmp_path: Path, store: Path, encoder: Path) -> None:
+    options = ("--selection.metric", "loss", "--selection.every_steps", "2", "--selection.average", "0.9")
+    bundle = launched(tmp_path, store, encoder, "lora", *options)
+    assert len(bundle.training["selection"]["looks"]) == 2  # type: ignore[index]
+    assert type(bundle.load(tmp_path / "fine" / "bundle")) is ViTSegmenter
+
+
 @pytest.mark.parametrize("network", ["decoder.ViTSegmenter", "heads.ViTClassifier"])
 def test_neighbours_give_a_bundle_that_scores(tmp_path: Path, store: Path, encoder: Path, network: str) -> None:
     bundle = launched(tmp_path, store, encoder, "knn", "--tuning.bank", "64", network=network)
