@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medssl.arguments import parsed
-from medssl.errors import ConflictError, MedSSLError, NoSpaceError, UsageError
+from medssl.errors import MedSSLError, NoSpaceError, UsageError
 
 if TYPE_CHECKING:
     from medssl.data.preprocess import Preprocess
     from medssl.data.seen import Seen
     from medssl.io.options import ReadOptions
-    from medssl.io.record import ScanRecord
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -77,10 +76,11 @@ def check(
     import json
 
     from medssl.io.options import ReadOptions
+    from medssl.io.read_all import read_all
     from medssl.io.record import intake_report, summary
     from medssl.io.whole_files import write_file
 
-    records = _records(folder, ReadOptions(four_d, pet, tilt), workers)
+    records = read_all(folder, ReadOptions(four_d, pet, tilt), workers)
     found = intake_report(records)
     if report is not None:
         write_file(report, json.dumps(found, indent=1).encode())
@@ -92,25 +92,6 @@ def check(
         _say(f"{len(found['duplicates'])} groups of scans hold the same voxels: 'duplicates' of the report names them")
     _say("what a reason means, and what to do: docs/intake.md")
     return int(any(record.status == "rejected" for record in records))
-
-
-def _records(folder: Path, options: "ReadOptions", workers: int | None) -> "list[ScanRecord]":
-    """What is said of every scan below a folder, in order; a scan over which a process died is rejected."""
-    from rich.progress import track
-
-    from medssl.io.discover import find_sources, read_folder, read_record, refuse
-    from medssl.workers import Crash, Pool
-
-    sources = find_sources(folder, options)
-    if not sources:
-        return [reading.record for reading in read_folder(folder)]  # an empty folder is a finding too
-    with Pool(workers) as pool:
-        done = dict(track(pool.spread(read_record, sources), "reading", total=len(sources)))
-    outcomes = [done[index] for index in range(len(sources))]
-    return [
-        refuse(source, ("decoder_crashed",)) if isinstance(outcome, Crash) else outcome
-        for source, outcome in zip(sources, outcomes, strict=True)
-    ]
 
 
 def prepare(
@@ -199,17 +180,10 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
         dims: 2 or 3; decided by the scans where it is not given.
         out: The configuration.
     """
-    from medssl.data.store import Store
-    from medssl.io.whole_files import write_file
-    from medssl.training.blueprint import Traits, propose
-    from medssl.training.blueprint_text import as_yaml
+    from medssl.training.blueprint_text import write_plan
 
-    found = propose(Traits.of(Store(store)), memory_gb=memory_gb, dims=dims)
-    if out.exists():
-        raise ConflictError(f"{out.name} is there already; give another --out, or delete it")
-    write_file(out, as_yaml(found, name=out.name).encode())
-    _say(f"{found.task} in {found.dims}D ({found.reason}), crops of {list(found.size)}, batches of {found.batch_size}")
-    _say(f"run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
+    planned = write_plan(store, out, memory_gb=memory_gb, dims=dims)
+    _say(f"{planned}; run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
     return 0
 
 
@@ -264,8 +238,7 @@ def report(
 
     Args:
         results: What `score` or `evaluate` wrote.
-        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site,
-            age, sex, vendor, field, slice_mm.
+        reference: Table with the truth: scan_id, label and, where known, lesion, patient, site, age, sex, vendor, field, slice_mm.
         out: Where the report goes; the results folder itself by default.
         against: Results of another model on the same scans, to compare with; may be given several times.
         pdf: Print it to PDF too.
@@ -363,14 +336,13 @@ def _write_out_of_fold(run: Path) -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: medssl COMMAND [...]      (medssl COMMAND --help for its options)",
             "",
             "Self-supervised lesion detectors from unlabelled scans. Research use only; not a medical device.",
             "",
-            *lines,
+            *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
             "",
             "exit codes: 0 done, 1 done with scans rejected, 2 usage, 3 conflict, 4 unsafe or corrupt model, 5 no space",
         ]

@@ -202,6 +202,10 @@ class Blueprint:
     step_bytes: int
     memory_gb: float
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.task} in {self.dims}D ({self.reason}), crops of {list(self.size)}, batches of {self.batch_size}"
+
     @property
     def context(self) -> int:
         """Neighbouring slices as channels: 3 for slices of a volume."""

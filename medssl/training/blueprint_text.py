@@ -1,10 +1,28 @@
 """A plan as a configuration file that people read, edit and run."""
 
 import json
+from pathlib import Path
+from typing import Literal
 
-from medssl.training.blueprint import Blueprint, encoder_arguments
+from medssl.data.store import Store
+from medssl.errors import ConflictError
+from medssl.io.whole_files import write_file
+from medssl.training.blueprint import Blueprint, Traits, encoder_arguments, propose
 
 _CLASSES = {"segmentation": "medssl.models.unet.PyramidUNet", "classification": "medssl.models.heads.Classifier"}
+
+
+def write_plan(store: Path, out: Path, *, memory_gb: float, dims: Literal[2, 3] | None) -> Blueprint:
+    """Plan for a store and write the configuration.
+
+    Raises:
+        ConflictError: There is a file already.
+    """
+    if out.exists():
+        raise ConflictError(f"{out.name} is there already; give another --out, or delete it")
+    found = propose(Traits.of(Store(store)), memory_gb=memory_gb, dims=dims)
+    write_file(out, as_yaml(found, name=out.name).encode())
+    return found
 
 
 def as_yaml(plan: Blueprint, *, name: str = "plan.yaml") -> str:
