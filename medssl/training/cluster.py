@@ -1,15 +1,17 @@
 """The same run on a SLURM cluster, through submitit (Facebook AI Research, MIT licence).
 
-submitit pickles the call (a few strings) into the job's own log folder and reads it back in the job; no file of a user is read so.
+submitit pickles the call (a few strings and a function of medssl) into the job's own log folder and reads it back in the job; no file of a user is read so.
 """
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medssl.errors import ConfigError, MissingDependencyError
+from medssl.models.bundle import Bundle
 from medssl.training.ranks import started_elsewhere
 from medssl.training.settings import Training
 
@@ -76,21 +78,20 @@ class Job:
         command: `pretrain` or `finetune`.
         arguments: Its arguments.
         out: Run folder.
+        launch: Runs a command with its arguments.
     """
 
     command: str
     arguments: tuple[str, ...]
     out: str
+    launch: Callable[[str, list[str]], object]
 
     def __call__(self) -> str:
         """Run; returns the model id of the bundle, or nothing in a process that helps."""
-        from medssl.models.bundle import Bundle
-        from medssl.training.launch import launch
-
         if not started_elsewhere():
             _join()
         resume = (Path(self.out) / "config.yaml").is_file()
-        ended = launch(self.command, [*self.arguments, "--cluster", "null", "--resume", str(resume).lower()])
+        ended = self.launch(self.command, [*self.arguments, "--cluster", "null", "--resume", str(resume).lower()])
         return ended.model_id if isinstance(ended, Bundle) else ""
 
     def checkpoint(self) -> Any:  # noqa: ANN401

@@ -6,6 +6,7 @@ The seed is set before anything is built, so that the same file gives the same f
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -71,7 +72,9 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
     if own["from_bundle"] is not None:
         check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"))
     if own["cluster"] is not None and not own["plan"]:
-        return submit(Job(name, tuple(args), own["out"]), Slurm(**vars(own["cluster"])), arguments["training"])
+        return submit(
+            Job(name, tuple(args), own["out"], partial(launch, finish=finish)), Slurm(**vars(own["cluster"])), arguments["training"]
+        )
     run = Run(Path(own["out"]), text, own["resume"], command=(name, *args), plan_only=own["plan"])
     outcome = _FUNCTIONS[name](**arguments, run=run)
     if isinstance(outcome, Bundle):

@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 
 from medssl.errors import ConfigError
-from medssl.training import cluster, launch
+from medssl.training import cluster
 from medssl.training.cluster import Job, Slurm, submit
+from medssl.training.launch import launch
 from medssl.training.settings import Training
 
 
 def test_a_job_that_is_put_back_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(launch, "launch", lambda name, args: seen.append([name, *args]))
     monkeypatch.setattr(cluster, "started_elsewhere", lambda: True)
-    job = Job("pretrain", ("--seed", "1"), str(tmp_path))
+    job = Job("pretrain", ("--seed", "1"), str(tmp_path), lambda name, args: seen.append([name, *args]))
     job()
     (tmp_path / "config.yaml").touch()
     job()
@@ -21,7 +21,7 @@ def test_a_job_that_is_put_back_goes_on_from_its_checkpoint(tmp_path: Path, monk
 
 def test_a_job_that_is_cut_off_puts_itself_back() -> None:
     pytest.importorskip("submitit")
-    job = Job("pretrain", ("--seed", "1"), "run")
+    job = Job("pretrain", ("--seed", "1"), "run", launch)
     assert job.checkpoint().function == job
 
 
@@ -35,7 +35,7 @@ def test_a_request_says_nodes_and_tasks_of_the_training_and_leaves_out_what_is_n
 def test_slurm_where_there_is_none_is_refused() -> None:
     pytest.importorskip("submitit")
     with pytest.raises(ConfigError, match="no srun here"):
-        submit(Job("pretrain", (), "run"), Slurm(), Training())
+        submit(Job("pretrain", (), "run", launch), Slurm(), Training())
 
 
 def test_a_request_out_of_range_is_refused() -> None:
