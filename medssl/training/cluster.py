@@ -1,6 +1,7 @@
 """The same run on a SLURM cluster, through submitit (Facebook AI Research, MIT licence).
 
-submitit pickles the call (a few strings and a function of medssl) into the job's own log folder and reads it back in the job; no file of a user is read so.
+submitit pickles the call (a few strings and a function of medssl) into the job's own log folder and reads it back in the job; no file of a
+user is read so.
 """
 
 import os
