@@ -30,7 +30,7 @@ def told_task(network: Network) -> Task:
         ConfigError: Boxes, which no frozen feature tells.
     """
     if network.task == "detection":
-        raise ConfigError("frozen features of a detector tell no boxes; give it a protocol that trains its head")
+        raise ConfigError(f"frozen features segment or classify, {type(network).__name__} finds boxes; take light")
     return network.task
 
 

@@ -99,8 +99,7 @@ class Linear(Light):
         """The encoder with a linear head in place of the decoder of the configuration."""
         del cases, crops, seed
         encoder = encoder_of(network, self.name)
-        _check_task(network, self.name)
-        return network if network.task == "classification" else LinearSegmenter(encoder, classes=network.classes)
+        return network if told_task(network) == "classification" else LinearSegmenter(encoder, classes=network.classes)
 
 
 @dataclass(frozen=True)
@@ -237,11 +236,6 @@ def encoder_of(network: nn.Module, protocol: str) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"protocol {protocol} needs a network with an encoder, {type(network).__name__} has none; take protocol full")
     return encoder
-
-
-def _check_task(network: Network, protocol: str) -> None:
-    if network.task == "detection":
-        raise ConfigError(f"protocol {protocol} segments or classifies, {type(network).__name__} finds boxes; take light")
 
 
 def _inside(network: nn.Module) -> frozenset[str]:
