@@ -60,6 +60,7 @@ from medssl.views.augment import Augment
 GOAL = 1.3
 SIDE, BATCH, RATE, WARM = 64, 4, 2e-3, 3
 CROP = (SIDE, SIDE, 32)
+PATIENTS, SHAPE = 32, (192, 192, 96)  # scans of a usual size: what a loader does with a whole one counts
 ROTATION = 15.0
 VIEWS = Augment(flip=0.5, rotate_degrees=ROTATION, scale=0.15, shift=0.0, gain=0.2, offset=0.2, noise=0.1, blur=0.0)
 PEER = "script with MONAI CacheDataset, DataLoader and loop"
@@ -87,7 +88,7 @@ def fresh() -> ResidualUNet:
 
 def make_data(scratch: Path) -> tuple[list[Case], list[Case], list[dict[str, str]]]:
     """Training and test cases with lesions of a prepared cohort, and the same training scans as files for the peer."""
-    make_cohort(scratch / "cohort", patients=40, shape=(112, 112, 48), seed=3)
+    make_cohort(scratch / "cohort", patients=PATIENTS, shape=SHAPE, seed=3)
     prepare(scratch / "cohort", scratch / "store", seed=3)
     store = Store(scratch / "store")
     train, test = (
@@ -205,6 +206,8 @@ def report(arms: Mapping[str, Callable[[int], Trained]], test: Sequence[Case], r
         print(f"{name:20}{1e3 * value:7.0f} ms a step, medssl {ratios[name]:.2f} times as fast")
     best = min((name for name in arms if name != "medssl"), key=medians.__getitem__)
     found = {name: mean_dice(copy.deepcopy(arms[name](dice_steps)[0]), test) for name in (best, "medssl")} if dice_steps else {}
+    if found and max(found.values()) == 0:
+        print("neither network finds anything yet: their Dice says nothing; give more --dice-steps")
     print(f"Dice of unseen scans after {dice_steps} steps: {found}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     record = {"benchmark": "finetune", "medssl": 1 / medians["medssl"], "peer": 1 / medians[best], "peer_name": f"{PEER} ({best})"}
     record |= {"ratio": ratios[best], "unit": "steps/s", "higher_is_better": True, "goal": GOAL, "dice": found}
