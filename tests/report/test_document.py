@@ -57,6 +57,13 @@ def test_the_document_without_truth_says_so(builder):
     assert "There is no reference" in page and "cannot be measured" in page and "High score" in page
 
 
+def test_a_threshold_that_comes_from_slices_says_how_many_they_were(cohort):
+    point = {"threshold": 0.5, "rule": "that of slices (youden): no validation scan without lesion", "chosen_on": "validation", "n": 361}
+    folder = cohort.finish(operating_points={"scan": point})
+    write_report(folder, folder)
+    assert "validation (361 slices)" in (folder / "report.html").read_text()
+
+
 def test_scans_without_geometry_are_shown_in_voxels(builder):
     builder.nominal = True
     builder.add("a", score=0.9, label=1)
