@@ -185,7 +185,7 @@ def losses(pool: Tensor, aside: Tensor, mlp: int, steps: int, arm: str) -> None:
     peer, ours = make_peer(mlp), make_ours(mlp, **ARMS[arm])
     theirs = trained_error(PEER, peer, lambda images, _: peer_loss(peer, images), peer_error, pool, aside, steps)
     mine = trained_error(arm, ours, lambda images, number: our_loss(ours, images, number), our_error, pool, aside, steps)
-    record = {"benchmark": "pretrain_step_loss", "medssl": mine, "peer": theirs, "peer_name": PEER, "ratio": mine / theirs, "unit": "mse"}
+    record = {"benchmark": "pretrain_step_loss", "medssl": mine, "peer": theirs, "peer_name": PEER, "ratio": theirs / mine, "unit": "mse"}
     print(json.dumps(record | {"higher_is_better": False, "arm": arm, "mlp": mlp, "steps": steps}))
 
 
