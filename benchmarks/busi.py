@@ -11,16 +11,13 @@ calipers in them are a shortcut for a classifier: nothing here is a claim about 
 A run that was stopped goes on where it was.
 """
 
-import argparse
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lung_ct import cell, open_store, options, timed
+from benchmarks.lung_ct import cell, options, study, timed
 from benchmarks.peers import classifier, masks_of, pictures_of, segmenter
 from data_prep.busi import find
 from medssl.assets import asset
@@ -112,18 +109,7 @@ def overlap(found: Mapping[str, float], test: Sequence[Case]) -> Metric:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of BUSI as data_prep/busi.py reads it")
-    parser.add_argument("--work", type=Path, default=Path("runs") / "busi", help="where runs are kept")
-    parser.add_argument("--steps", type=int, default=300, help="of pretraining and of each fine-tuning")
-    given = parser.parse_args(argv)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    if not given.data.is_dir():
-        print(f"no images of BUSI at {given.data.name}; give their folder with --data")
-        return
-    given.work.mkdir(parents=True, exist_ok=True)
-    compare(open_store(find, given.data, given.work), given.work, given.steps)
+    study(__doc__, DATA, find, compare, argv)
 
 
 def compare(store: Store, work: Path, steps: int) -> None:

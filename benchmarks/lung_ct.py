@@ -45,9 +45,11 @@ SIDE, RULE, POSITIVE = 160, "youden midway", "malignant"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lung_ct"
 
 Scores = Mapping[str, float]
+Find = Callable[[Path], Iterable[ManifestRow]]
+Compare = Callable[[Store, Path, int], None]
 
 
-def open_store(find: Callable[[Path], Iterable[ManifestRow]], data: Path, work: Path) -> Store:
+def open_store(find: Find, data: Path, work: Path) -> Store:
     """The store of a data set, split once, nearly equal images in one split."""
     table = work / "images.csv"
     if not table.is_file():
@@ -141,20 +143,25 @@ def cell(metric: Metric) -> str:
     return "-" if metric.value is None else f"{metric.value:.3f}{interval}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of IQ-OTH/NCCD as data_prep/lung_ct.py reads it")
-    parser.add_argument("--work", type=Path, default=Path("runs") / "lung_ct", help="where runs are kept")
-    parser.add_argument("--steps", type=int, default=300, help="of pretraining and of fine-tuning")
+def study(about: str | None, data: Path, find: Find, compare: Compare, argv: Sequence[str] | None) -> None:
+    """Read the command line of a benchmark on images and run it, where its data are there."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=data, help="folder of images as the script of this name in data_prep/ reads it")
+    parser.add_argument("--work", type=Path, default=Path("runs") / data.name, help="where runs are kept")
+    parser.add_argument("--steps", type=int, default=300, help="of pretraining and of each fine-tuning")
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     if not given.data.is_dir():
-        print(f"no images of IQ-OTH/NCCD at {given.data.name}; give their folder with --data")
+        print(f"no images at {given.data.name}; give their folder with --data")
         return
     given.work.mkdir(parents=True, exist_ok=True)
     compare(open_store(find, given.data, given.work), given.work, given.steps)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
+    study(__doc__, DATA, find, compare, argv)
 
 
 def compare(store: Store, work: Path, steps: int) -> None:
