@@ -64,6 +64,16 @@ def test_delongs_interval_covers_the_auroc(generator):
     assert 0.93 <= np.mean(inside) <= 0.97
 
 
+@pytest.mark.parametrize("positives", [2, 3, 5])
+def test_the_interval_of_the_auroc_of_few_positives_covers_it(generator, positives):
+    inside, labels = [], np.repeat([1, 0], [positives, 60])
+    for _ in range(400):
+        scores = 1.5 * labels + generator.normal(size=len(labels))
+        found = auroc(Units.of("scan", labels=labels, scores=scores, patients=np.arange(len(labels))))
+        inside.append(holds(found.ci95, norm.cdf(1.5 / np.sqrt(2))))
+    assert np.mean(inside) >= 0.93
+
+
 def test_delongs_p_values_are_uniform_where_scores_say_nothing(generator):
     labels, p_values = np.repeat([1, 0], [100, 100]), []
     for _ in range(2000):
