@@ -94,6 +94,15 @@ def test_paired_delongs_p_values_are_uniform_where_two_models_are_equally_good(g
     assert kstest(p_values, "uniform").pvalue > 0.01
 
 
+def test_the_permuted_p_of_few_positives_rejects_no_more_than_it_says(generator):
+    labels, p_values = np.repeat([1, 0], [4, 20]), []
+    for _ in range(400):
+        common = labels + generator.normal(size=24)
+        first, second = (common + generator.normal(size=24) for _ in range(2))
+        p_values.append(paired_delong(Pairs.of("scan", labels=labels, first=first, second=second, patients=np.arange(24))).beside["p"])
+    assert np.mean(np.array(p_values) < 0.05) <= 0.08 and 0.4 <= np.median(p_values) <= 0.6
+
+
 def test_paired_delongs_interval_covers_the_difference(generator):
     assert 0.93 <= np.mean([holds(paired_delong(equally_good(generator)).ci95, 0) for _ in range(1000)]) <= 0.97
 
