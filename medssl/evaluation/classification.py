@@ -21,6 +21,7 @@ from medssl.evaluation.intervals import (
     clustered_proportion,
     index_patients,
     proportion,
+    ratio_interval,
 )
 from medssl.evaluation.metric import Interval, Metric, unmeasured
 from medssl.evaluation.resampling import area_samples
@@ -121,19 +122,24 @@ def assess(units: Units, *, threshold: float | None, clustered: bool) -> dict[st
         threshold: Locked threshold; without one only the two areas are measured.
         clustered: Units of one patient hang together (slices): intervals by the bootstrap of patients, Wilson beside them.
     """
-    called = units.scores >= (math.inf if threshold is None else threshold)
-    if threshold is None:
-        rates = {name: unmeasured(f"no threshold was locked for the unit {units.unit}") for name in NAMES[:5]}
-        f1 = unmeasured(f"no threshold was locked for the unit {units.unit}")
+    found = rates(units, threshold=threshold, clustered=clustered)
+    if threshold is None or units.missing:
+        f1 = unmeasured(units.missing or _no_threshold(units.unit))
     else:
-        rates = _rates(units, called, clustered=clustered)
-        f1 = unmeasured(units.missing) if units.missing else f1_score(units.labels, called, patients=units.patients)
-    twins = {"precision": rates["ppv"], "recall": rates["sensitivity"]}
-    return rates | twins | {"f1": f1, "auroc": auroc(units, clustered=clustered), "auprc": auprc(units)}
+        f1 = f1_score(units.labels, units.scores >= threshold, patients=units.patients)
+    twins = {"precision": found["ppv"], "recall": found["sensitivity"]}
+    return found | twins | {"f1": f1, "auroc": auroc(units, clustered=clustered), "auprc": auprc(units)}
 
 
-def _rates(units: Units, called: NDArray[np.bool_], *, clustered: bool) -> dict[str, Metric]:
-    truth, unit = units.labels.astype(bool), units.unit
+def _no_threshold(unit: str) -> str:
+    return f"no threshold was locked for the unit {unit}"
+
+
+def rates(units: Units, *, threshold: float | None, clustered: bool) -> dict[str, Metric]:
+    """Sensitivity, specificity, PPV, NPV and accuracy, the latter three of both classes alone; arguments as in `assess`."""
+    if threshold is None:
+        return dict.fromkeys(NAMES[:5], unmeasured(_no_threshold(units.unit)))
+    called, truth, unit = units.scores >= threshold, units.labels.astype(bool), units.unit
     parts = {
         "sensitivity": (called, truth, f"no positive {unit}"),
         "specificity": (~called, ~truth, f"no negative {unit}"),
@@ -175,10 +181,11 @@ def f1_score(labels: ArrayLike, called: ArrayLike, *, patients: ArrayLike) -> Me
         return unmeasured("nothing is positive and nothing was called positive", method=BOOTSTRAP)
     index, count = index_patients(patients)
     hits, trials = (np.bincount(index, weights=part, minlength=count) for part in (doubled, total))
-    metric = clustered_proportion(hits, trials, empty="")
-    note = "; ".join(filter(None, ("k = 2 TP, n = 2 TP + FP + FN", metric.note)))
-    beside = {name: fact for name, fact in metric.beside.items() if name != "wilson95"}  # F1 is no binomial share
-    return Metric(metric.value, metric.ci95, metric.method, metric.k, metric.n, note, beside)
+    patients = int((trials > 0).sum())
+    interval, method, note = ratio_interval(hits, trials, patients=patients)
+    k, n = round(float(hits.sum())), round(float(trials.sum()))
+    note = "; ".join(filter(None, ("k = 2 TP, n = 2 TP + FP + FN", note)))
+    return Metric(k / n, interval, method, k, n, note, {"n_patients": patients})
 
 
 def auroc(units: Units, *, clustered: bool = False) -> Metric:
@@ -204,11 +211,11 @@ def auroc(units: Units, *, clustered: bool = False) -> Metric:
     return Metric(area, (max(0.0, area - half), min(1.0, area + half)), "DeLong", k, n)
 
 
-def _clustered_area(units: Units, area: float) -> tuple[Interval, str, str]:
+def _clustered_area(units: Units, area: float) -> tuple[Interval | None, str, str]:
     samples = area_samples(units.labels, units.scores, units.patients)
     holders = [len(np.unique(units.patients[units.labels == label])) for label in (1, 0)]
     samples = samples[np.isfinite(samples)]
-    if min(holders) < 2 or np.ptp(samples) < 1e-12:
+    if min(holders) >= FEW and np.ptp(samples) < 1e-12:
         return newcombe(area, holders[0], holders[1]), "Newcombe score over patients (the bootstrap has no spread)", ""
     return bootstrap_interval(samples, value=area, patients=min(holders))
 

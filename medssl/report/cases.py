@@ -83,6 +83,7 @@ class Results:
         has_reference: Whether there is a table of the truth.
         unmatched: Rows of that table whose scan is not in the folder.
         study: What the study states itself (`study.json` beside the reference or in the folder).
+        missing: What those unmatched rows say.
     """
 
     folder: Path
@@ -91,6 +92,7 @@ class Results:
     has_reference: bool
     unmatched: int
     study: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[Truth, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +121,10 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
     table = reference or folder / "reference.csv"
     truths = read_reference(table, roots=(folder, table.parent)) if table.is_file() else {}
     cases = tuple(Case(finding, truths.get(finding.scan_id)) for finding in findings)
-    unmatched = len(truths.keys() - {finding.scan_id for finding in findings})
+    found = {finding.scan_id for finding in findings}
+    missing = tuple(truth for scan_id, truth in truths.items() if scan_id not in found)
     study = read_study(table.parent / "study.json") or read_study(folder / "study.json")
-    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), unmatched, study)
+    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), len(missing), study, missing)
 
 
 def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:

@@ -39,7 +39,12 @@ def facts(record: Mapping[str, Any]) -> dict[str, object]:
     measured = {unit: record[unit]["n"] > 0 for unit in ("patient", "scan", "slice", "lesion")}
     groups = {kind: len(parts) > 1 for kind, parts in record["subgroups"].items()}
     missing = record["case_mix"]["missing"]
-    locked = point["threshold"] is not None and point["locked_at"] and point["chosen_on"] in _CHOSEN_ON and not point["refused"]
+    locked = (
+        point["threshold"] is not None
+        and point["locked_at"]
+        and point["chosen_on"] in _CHOSEN_ON
+        and not (point["refused"] or point["doubts"])
+    )
     found: dict[str, object] = {
         "versions": run["model_id"] and run["versions"] and run["config_hash"],
         "training": run["training"],

@@ -49,7 +49,7 @@ class Evidence:
         scans: Every scan, rejected ones too.
         units: `patient`, `scan` and `slice` with known answer and score.
         thresholds: Locked threshold of each unit, None where there is none or it is refused.
-        refused: Why the threshold of a unit (also `voxel`) is refused.
+        refused: Why the threshold of a unit (also `voxel`, or `lesion` of a detector) is refused.
     """
 
     results: Results
@@ -70,8 +70,18 @@ class Evidence:
 
     @property
     def lesion_rule(self) -> str:
-        """How lesions were matched: by the overlap of masks, or by the places that a detector gives."""
-        return CENTRE_RULE if self.results.run.get("task") == "detection" else RULE
+        """How lesions were matched: by the overlap of masks, or by the places that a detector gives, and the least size of either."""
+        least = points_of(self.results.run).get("voxel", {}).get("min_voxels", 1)
+        if self.results.run.get("task") == "detection" or not isinstance(least, int) or least <= 1:
+            size = "no least size of a mark or a lesion"
+        else:
+            size = f"marks of fewer than {least} voxels of the network's grid are left out, true lesions count at any size"
+        return f"{CENTRE_RULE if self.results.run.get('task') == 'detection' else RULE}; {size}"
+
+    @property
+    def masks_refused(self) -> str:
+        """Why every number of masks and of lesions is refused, because their threshold is; empty where they stand."""
+        return self.refused.get("voxel") or self.refused.get("lesion") or ""
 
     @property
     def marks(self) -> list[Marks]:

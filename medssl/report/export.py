@@ -6,6 +6,7 @@ A text that a spreadsheet would take for a formula gets a `'` in front, every ce
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from medssl.report.evidence import Evidence, Measured
@@ -29,7 +30,8 @@ def metrics_csv(metrics: Mapping[str, Any]) -> str:
 
 def scans_csv(evidence: Evidence) -> str:
     """Every scan as a row; patients are not named."""
-    return table(SCAN_COLUMNS, (_scan_row(scan, evidence.thresholds["scan"]) for scan in evidence.scans))
+    scans = [replace(scan, overlap=None, marks=None) if evidence.masks_refused else scan for scan in evidence.scans]
+    return table(SCAN_COLUMNS, (_scan_row(scan, evidence.thresholds["scan"]) for scan in scans))
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:

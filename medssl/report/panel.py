@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from medssl.errors import ManifestError
 from medssl.evaluation.robustness import Outcome
@@ -32,6 +32,10 @@ class Panel:
         clean = {outcome.scan_id: outcome for outcome in self.done[CLEAN]}
         shown = [outcome for outcome in self.done[file] if outcome.scan_id in clean]
         return tuple(clean[outcome.scan_id] for outcome in shown), tuple(shown)
+
+    def without_dice(self) -> Self:
+        """The panel without any number of masks, whose threshold is refused."""
+        return replace(self, done={file: tuple(replace(one, dice=None) for one in found) for file, found in self.done.items()})
 
 
 def read_panel(results: Path, model_id: str) -> Panel | None:

@@ -7,6 +7,7 @@ from scipy.stats import kstest, norm
 from medssl.evaluation.classification import Units, auroc, delong
 from medssl.evaluation.comparison import Pairs, area_difference, paired_delong, paired_shares
 from medssl.evaluation.intervals import clopper_pearson, clustered_proportion, wilson
+from medssl.evaluation.segmentation import summarise
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +31,34 @@ def test_clopper_pearson_covers_at_least_95_in_100(generator):
     assert np.mean([holds(ends[k], 0.9) for k in generator.binomial(30, 0.9, 20_000)]) >= 0.95
 
 
+def covered(generator, patients, shape, studies):
+    """How often the interval of the share of lesions found holds the truth, when that share differs from patient to patient."""
+    inside, (a, b) = [], shape
+    for _ in range(studies):
+        trials = generator.integers(1, 8, patients)
+        hits = generator.binomial(trials, generator.beta(a, b, patients))
+        inside.append(holds(clustered_proportion(hits, trials, empty="").ci95, a / (a + b)))
+    return np.mean(inside)
+
+
 def test_the_bootstrap_of_40_patients_covers_lesions_that_hang_together(generator):
+    assert covered(generator, 40, (4, 1), 2000) >= 0.92
+
+
+@pytest.mark.parametrize(
+    ("patients", "shape", "least"),
+    [(40, (1, 1), 0.92), (40, (9.5, 0.5), 0.86), (20, (4, 1), 0.88), (10, (4, 1), 0.84), (10, (1, 1), 0.84)],
+)
+def test_the_bootstrap_of_fewer_patients_and_of_other_rates_covers_less_but_not_much_less(generator, patients, shape, least):
+    assert covered(generator, patients, shape, 500) >= least
+
+
+@pytest.mark.parametrize("patients", [3, 5, 9])
+def test_students_interval_covers_the_mean_of_few_patients(generator, patients):
     inside = []
     for _ in range(2000):
-        trials = generator.integers(1, 8, 40)
-        hits = generator.binomial(trials, generator.beta(4, 1, 40))
-        inside.append(holds(clustered_proportion(hits, trials, empty="").ci95, 0.8))
+        found = summarise(generator.beta(8, 2, patients), range(patients))
+        inside.append(holds(found["ci95"], 0.8))
     assert np.mean(inside) >= 0.92
 
 

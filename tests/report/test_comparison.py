@@ -220,12 +220,21 @@ def test_without_a_locked_threshold_only_areas_are_compared(builder, other):
     assert names == [("slice", "auroc")]
 
 
-def test_scans_of_one_patient_get_the_interval_drawn_by_patient_beside(builder, other):
+@pytest.mark.parametrize("late", ["this", "other"])
+def test_masks_and_rates_at_a_refused_threshold_are_not_compared(builder, other, late):
+    for name, one in (("this", builder), ("other", other)):
+        cohort_of(one, count=6).finish(started=f"{2025 if name == late else 2026}-01-02T00:00:00+00:00")
+    record = record_of(builder.folder, other.folder)
+    assert set(by_name(record)) == {("patient", "auroc"), ("slice", "auroc")}
+    assert any("are refused, being newer than its scores" in note for note in record["notes"])
+
+
+def test_scans_of_one_patient_are_tested_by_the_bootstrap_of_patients(builder, other):
     for one, seed in ((builder, 0), (other, 1)):
         cohort_of(one, seed=seed, noise=0.5 * seed).add("again", score=0.8, label=1, patient="p01")
         one.finish()
     record = record_of(builder.folder, other.folder)
-    assert by_name(record)["scan", "auroc"]["patients95"][0] is not None
+    assert all("bootstrap" in by_name(record)["scan", name]["test"] for name in ("auroc", "sensitivity", "specificity"))
     assert any("25 scans are of 24 patients" in note for note in record["notes"])
 
 
