@@ -180,7 +180,7 @@ def f1_score(labels: ArrayLike, called: ArrayLike, *, patients: ArrayLike) -> Me
     if not total.any():
         return unmeasured("nothing is positive and nothing was called positive", method=BOOTSTRAP)
     index, count = index_patients(patients)
-    hits, trials = (np.bincount(index, weights=part, minlength=count) for part in (doubled, total))
+    hits, trials = (np.bincount(index, weights=part, minlength=count).astype(np.float64) for part in (doubled, total))
     patients = int((trials > 0).sum())
     interval, method, note = ratio_interval(hits, trials, patients=patients)
     k, n = round(float(hits.sum())), round(float(trials.sum()))

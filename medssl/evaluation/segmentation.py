@@ -165,4 +165,5 @@ def mean_interval(values: Floats, patients: ArrayLike) -> tuple[Interval | None,
 def _by_patient(values: Floats, patients: ArrayLike) -> tuple[Floats, Floats]:
     """(P,) sums of the values of each patient, and (P,) how many there are."""
     index, count = index_patients(patients)
-    return np.bincount(index, weights=values, minlength=count), np.bincount(index, minlength=count).astype(float)
+    sums, sizes = (np.bincount(index, weights=part, minlength=count).astype(np.float64) for part in (values, np.ones(len(index))))
+    return sums, sizes
