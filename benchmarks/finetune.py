@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import nibabel as nib
@@ -115,7 +116,7 @@ def masked(case: Case) -> NDArray[np.uint8]:
 def cached(files: Sequence[dict[str, str]], *, places: bool) -> CacheDataset:
     """The scans in memory, also the places of their lesions if asked, with the random transforms of a training script."""
     keys, angle = ["image", "lesion"], np.deg2rad(ROTATION)
-    known = {"fg_indices_key": "lesion_fg_indices", "bg_indices_key": "lesion_bg_indices"} if places else {}
+    known: dict[str, Any] = {"fg_indices_key": "lesion_fg_indices", "bg_indices_key": "lesion_bg_indices"} if places else {}
     steps = [
         LoadImaged(keys),
         EnsureChannelFirstd(keys),
