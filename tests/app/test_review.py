@@ -218,6 +218,13 @@ def test_a_scan_without_maps_is_told(results, open_app):
     assert "medssl score" in app.error[0].value
 
 
+def test_a_map_that_is_a_link_out_of_the_folder_is_not_shown(results, open_app, tmp_path):
+    image = results / "maps" / "case_a_image.nii.gz"
+    image.rename(tmp_path / "secret.nii.gz")
+    image.symlink_to(tmp_path / "secret.nii.gz")
+    assert "path_escape" in open_app(results).error[0].value
+
+
 def test_a_flat_image_shows_without_a_slice_slider(results, open_app):
     flatten(results, "case_a")
     app = open_app(results)

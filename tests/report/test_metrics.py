@@ -119,6 +119,14 @@ def test_scores_that_are_no_numbers_leave_nothing_to_claim(builder):
     assert record["scan"]["sensitivity"]["value"] is None and record["flow"]["without_finite_score"] == 4
 
 
+def test_marks_of_a_detector_without_a_score_count_as_the_least_sure_and_are_told_of(cohort):
+    finding = cohort.folder / "scans" / "pos_0.json"
+    finding.write_text(finding.read_text().replace('"score": 0.95', '"score": NaN'))
+    record = metrics(cohort, task="detection")
+    assert min(record["froc"]["thresholds"]) == 0
+    assert any("a score that is no number" in note for note in record["notes"])
+
+
 @pytest.mark.parametrize("reference", [True, False])
 def test_the_record_has_the_form_that_the_docs_promise(cohort, reference):
     jsonschema = pytest.importorskip("jsonschema")
