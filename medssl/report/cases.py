@@ -14,6 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
+from medssl.cells import plain
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.report.study import read_study
 from medssl.scoring.finding import Finding
@@ -162,7 +163,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ManifestError("bad_row", f"{path.name} line {number} has another number of fields than the header; correct it")
-    return rows
+    return [{name: plain(cell) for name, cell in row.items()} for row in rows]
 
 
 def _truth(row: Mapping[str, str], where: str, roots: tuple[Path, ...]) -> Truth:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from decisions import read_decisions
+from results import load_results
 
 APP = Path(__file__).resolve().parents[2] / "app" / "review.py"
 DISCLAIMER = "Research use only. Not a medical device."
@@ -203,6 +204,12 @@ def test_no_folder_names_the_next_command(open_app):
 def test_a_table_without_a_column_is_told(results, open_app):
     (results / "results.csv").write_text("scan_id,status\ncase_a,scored\n")
     assert "missing_column" in open_app(results).error[0].value
+
+
+def test_a_site_that_was_kept_from_being_a_formula_is_shown_as_it_was(results):
+    table = results / "reference.csv"
+    table.write_text(table.read_text().replace("north", "'=north"))
+    assert "=north" in set(load_results(results).table["site"])
 
 
 def test_a_table_with_no_scan_is_told(results, open_app):

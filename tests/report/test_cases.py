@@ -59,6 +59,11 @@ def test_a_reference_needs_only_scan_id_and_label(tmp_path):
     assert (truth["a"].label, truth["b"].label, truth["b"].patient) == (None, 1, "")
 
 
+def test_a_text_that_was_kept_from_being_a_formula_is_read_as_it_was(tmp_path):
+    truth = read_reference(table(tmp_path, "scan_id,label,site,patient\na,1,'=1+1,'-p\n"), roots=(tmp_path,))
+    assert (truth["a"].site, truth["a"].patient) == ("=1+1", "-p")
+
+
 def test_a_link_does_not_lead_out_of_the_folder(tmp_path):
     inside = tmp_path / "results"
     inside.mkdir()
