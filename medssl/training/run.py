@@ -17,7 +17,6 @@ from typing import Any, TypeVar, cast
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,9 +24,10 @@ from torch.utils.data import DataLoader
 from medssl.errors import ConfigError, ConflictError, NoSpaceError, UsageError
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
-from medssl.training.callbacks import ProgressLine
+from medssl.training.callbacks import Divergence, ProgressLine
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.compiling import compile_parts
+from medssl.training.logs import logs_of
 from medssl.training.plan import Plan, estimate
 from medssl.training.ranks import helped, leads
 from medssl.training.settings import Training
@@ -135,6 +135,7 @@ def fit(
     Raises:
         ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
+        DivergenceError: A loss is no number any more; the previous checkpoint is intact.
     """
     plan = estimate(module, loader, training, scans=scans, done=run.done)
     if run.plan_only:
@@ -178,8 +179,8 @@ def _trainer(training: Training, run: Run, *, title: str, unused: bool, callback
         use_distributed_sampler=False,  # batches know their process
         precision=training.resolved_precision,
         gradient_clip_val=training.clip,
-        logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
-        callbacks=[ProgressLine(title, every=every), *callbacks, Checkpoints(run.folder / "checkpoints", every=every)],
+        logger=logs_of(run.folder, every=min(10, every), done=run.done),
+        callbacks=[ProgressLine(title, every=every), *callbacks, Divergence(every), Checkpoints(run.folder / "checkpoints", every=every)],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=min(10, every),
