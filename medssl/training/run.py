@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -31,6 +31,7 @@ from medssl.training.logs import logs_of
 from medssl.training.plan import Plan, estimate
 from medssl.training.ranks import helped, leads
 from medssl.training.settings import Training
+from medssl.training.sharding import spread
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +179,7 @@ def _trainer(training: Training, run: Run, *, title: str, unused: bool, callback
         accumulate_grad_batches=training.accumulate,
         use_distributed_sampler=False,  # batches know their process
         precision=training.resolved_precision,
+        sync_batchnorm=torch.cuda.is_available() and training.devices * training.num_nodes > 1,
         gradient_clip_val=training.clip,
         logger=logs_of(run.folder, every=min(10, every), done=run.done),
         callbacks=[ProgressLine(title, every=every), *callbacks, Divergence(every), Checkpoints(run.folder / "checkpoints", every=every)],
@@ -231,7 +233,7 @@ def strategy(training: Training, *, unused: bool) -> Strategy | str:
     if training.strategy == "fsdp":
         if not torch.cuda.is_available():
             raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
-        return FSDPStrategy(state_dict_type="full")
+        return spread()
     if training.strategy == "auto" and training.devices * training.num_nodes == 1:
         return "auto"
     return DDPStrategy(find_unused_parameters=unused)
