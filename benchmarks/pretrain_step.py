@@ -11,7 +11,7 @@ decoder, MLPs 4 times as wide (or `--mlp`), batch 4, float32, mean squared error
 Arms take turns, a step each; the first round is discarded, and ratios are medians over rounds. Seconds of processor time are compared too,
 as they suffer less from other work on the machine. The share of the device's matrix rate is what a step's matrix products, counted by
 torch with attention written out as two products, would take at the rate of one large product, over what the step takes. With `--device
-cuda` all arms run under bfloat16 autocast. `ratio` of the JSON is of the fastest arm, `ratio_same_decoder` of the one that decodes as MONAI.
+cuda` all arms run under bfloat16 autocast. `ratio` of the JSON is of the fastest arm, `ratio_same_decoder` of that which decodes as MONAI.
 
 `--loss` trains MONAI and one arm of medssl for the same number of steps on the same crops with the same schedule, and compares their errors
 on other random crops of the same scans, which may overlap those of training, with the same masks, over all hidden patches.
@@ -218,7 +218,9 @@ def speed(arms: dict[str, Step], mlp: int, rounds: int, device: str, batch: int)
     ours, theirs = (batch / statistics.median(wall[name]) for name in (BEST, PEER))
     record = {"benchmark": "pretrain_step", "medssl": ours, "peer": theirs, "peer_name": PEER, "ratio": ratios[BEST], "unit": "volumes/s"}
     settings = {"device": device, "batch": batch, "mlp": mlp, "arm": BEST, "ratio_same_decoder": ratios[SAME]}
-    print(json.dumps(record | {"higher_is_better": True} | settings | {"ratios": ratios, "cpu_ratios": cpu_ratios, "matrix_shares": shares}))
+    print(
+        json.dumps(record | {"higher_is_better": True} | settings | {"ratios": ratios, "cpu_ratios": cpu_ratios, "matrix_shares": shares})
+    )
 
 
 def _ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
