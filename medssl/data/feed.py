@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.dataset import Case, CropDataset, Crops, Sample
+from medssl.data.dataset import Case, CropDataset, Crops, Fit, Sample
 from medssl.data.sampling import Batches
 from medssl.data.unlabelled import Positives, Unlabelled, UnlabelledDataset
 from medssl.errors import ConfigError
@@ -40,9 +40,14 @@ class Feed:
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"batch_size must be >= 1 and workers >= 0, got {self.batch_size} and {self.workers}")
 
-    def labelled(self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0, parts: int = 1) -> DataLoader[Sample]:
-        """The batches of a run of `steps`, of which `done` are behind it, each in `parts`; the same seed gives the same crops."""
-        return self._loader(CropDataset(cases, self.crops, seed=seed), steps, done, parts)
+    def labelled(
+        self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0, parts: int = 1, fit: Fit | None = None
+    ) -> DataLoader[Sample]:
+        """The batches of a run of `steps`, of which `done` are behind it, each in `parts`; the same seed gives the same crops.
+
+        With `fit`, which resizes, samples are whole slices, bags or volumes: what a classifier sees when it scores.
+        """
+        return self._loader(CropDataset(cases, self.crops, seed=seed, fit=fit), steps, done, parts)
 
     def unlabelled(
         self, cases: Sequence[Case], *, positives: Positives, steps: int, seed: int, done: int = 0, parts: int = 1

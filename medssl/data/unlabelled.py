@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medssl.data.dataset import Case, Crops, any_centre, corner_of, read_crop
+from medssl.data.case import Case
+from medssl.data.crops import Crops, any_centre, corner_of, read_crop
 from medssl.data.manifest import patient_key
 from medssl.data.sampling import Draws
 

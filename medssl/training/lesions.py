@@ -84,6 +84,8 @@ class LesionModule(TrainingModule):
             count = images.shape[1]
             streams = Streams.of(self.seed, (number * count + place for number in numbers for place in range(count)))
             return augment(images.flatten(0, 1), self.views, streams=streams).images.reshape(images.shape), lesion
+        if self.network.task == "classification":
+            return augment(images, self.views, streams=Streams.of(self.seed, numbers)).images, lesion
         classes = len(self.network.outputs.names) if self.network.task == "segmentation" else 0
         masks = one_hot(lesion[:, 0].long(), classes + 1)[:, 1:] if classes else lesion
         view = augment(images, self.views, streams=Streams.of(self.seed, numbers), masks=masks)
