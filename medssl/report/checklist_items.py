@@ -93,7 +93,7 @@ _TRIPOD: Items = (
     ("12e Performance measures: discrimination", "auroc"),
     ("12e Performance measures: calibration", "calibration"),
     ("12e Performance measures: clinical utility", "decision"),
-    ("12f Updating, recalibration", "never"),
+    ("12f Updating, recalibration", "recalibration"),
     ("13 Class imbalance: prevalence", "prevalence"),
     ("14 Fairness", "fairness"),
     ("15 Output and threshold", "operating_point"),

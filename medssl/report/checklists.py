@@ -75,6 +75,7 @@ def facts(record: Mapping[str, Any]) -> dict[str, object]:
         "decision": record["decision_curve"]["model"],
         "robustness": record["robustness"]["panel"],
         "comparison": record["comparison"]["runs"],
+        "recalibration": run["calibration"] is not None,
         "never": False,
     }
     return found | {f"study.{key}": record["study"].get(key) for key in STATEMENTS}
@@ -115,6 +116,7 @@ _NAMES = {
     "decision": "a decision curve",
     "robustness": "a robustness panel (medssl evaluate --robustness)",
     "comparison": "a comparison with another model on the same scans (medssl report --against)",
+    "recalibration": "calibration: whether scores were recalibrated, and on what",
     "never": "nothing that a report of results can hold",
 }
 

@@ -42,6 +42,11 @@ def test_a_threshold_that_is_absent_or_refused_answers_nothing(cohort, change):
     assert "26 Choice of the final model and threshold" in items(record(cohort, **change), "CLAIM 2024", "missing")
 
 
+@pytest.mark.parametrize(("run", "kind"), [({}, "missing"), ({"calibration": {}}, "answered")])
+def test_recalibration_is_answered_where_the_run_tells_of_it(cohort, run, kind):
+    assert "12f Updating, recalibration" in items(record(cohort, **run), "TRIPOD+AI 2024", kind)
+
+
 def test_ages_in_the_reference_answer_the_demographics(builder):
     for index in range(4):
         builder.add(f"s{index}", score=0.3 * index, label=index % 2, age=str(30 + index), sex="FM"[index % 2])
