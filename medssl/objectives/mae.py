@@ -33,7 +33,8 @@ class MAE(Objective):
         decoder_width: Width of the decoder.
         decoder_depth: Blocks of the decoder.
         decoder_heads: Attention heads of the decoder.
-        views: Variation of the crops before masking; flips alone by default, as masking needs little more (section 4.1, table 1e).
+        views: Variation of the crops before masking; by default flips, rotations up to 10 degrees, zoom up to 20 % and shifts up to 5 %, as
+            masking needs little more (crops alone are enough in section 4.1, table 1e).
         masking: Another way to hide patches, with its own ratio.
         decoded: Share of the hidden patches that is decoded and compared, drawn at random, those that show some body first; less is faster.
         decoder: `self`: attention among all tokens; `cross`: from asked-for patches to visible ones alone, which is faster.

@@ -33,7 +33,8 @@ _NO_SCRATCH = (
     "score the same scans and give its results with --against."
 )
 _METHODS = (
-    "Paired DeLong and McNemar (exact) for units that count as independent, else the bootstrap of patients; p_holm is adjusted by Holm for "
+    "Paired DeLong (a test of permutations where a class has fewer than 10 units or a model separates the classes) and McNemar (exact) for "
+    "units that count as independent, else the bootstrap of 10 patients or more; p_holm is adjusted by Holm for "
     "all tests of this section. A p that is not small is no claim that two models are equal."
 )
 
@@ -225,8 +226,8 @@ def _differences(pairs: Pairs, threshold: float | None, other_threshold: float |
 
 
 def _with_patients(tested: Metric, drawn: Metric) -> Metric:
-    """A tested difference with the interval drawn by patient beside it."""
-    return replace(tested, beside={**tested.beside, "patients95": list(drawn.ci95 or (None, None))})
+    """A tested difference with the interval drawn by patient beside it, where there is one."""
+    return tested if drawn.ci95 is None else replace(tested, beside={**tested.beside, "patients95": list(drawn.ci95)})
 
 
 def _mask_differences(shared: Shared) -> dict[str, Metric]:

@@ -21,7 +21,7 @@ from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
 from medssl.models.ensemble import Ensemble
-from medssl.models.inference import Window
+from medssl.models.inference import Window, fit_of
 from medssl.training.begin import Beginning, begin
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
@@ -244,7 +244,9 @@ def _fit(recipe: _Recipe, begun: Beginning, train: list[Case], run: Run, keeper:
     module = MODULES[network.task](
         network, training, views=recipe.views, seed=recipe.seed, loss=recipe.loss, weights=balance, protocol=protocol
     )
-    loader = recipe.feed.labelled(train, steps=training.steps, seed=recipe.seed, done=run.done, parts=training.accumulate)
+    loader = recipe.feed.labelled(
+        train, steps=training.steps, seed=recipe.seed, done=run.done, parts=training.accumulate, fit=fit_of(network.task)
+    )
     return keeper.kept(fit(module, training, run=run, loader=loader, scans=len(train), callbacks=keeper.callbacks))
 
 

@@ -91,7 +91,7 @@ def calibration(scored: Sequence[Scored]) -> Points:
     """
     truths = {"slice": _slice_truth(scored), "scan": _scan_truth(scored)}
     found: Points = {unit: {"unit": unit, **asdict(fit_temperature(*truth))} for unit, truth in truths.items() if len(truth[0])}
-    if _is_alone(truths["scan"]) and "slice" in found:
+    if _slices_serve(truths):
         found["scan"] = found["slice"]  # as the threshold of scans is then that of slices
     return found
 
@@ -105,7 +105,8 @@ def operating_points(
 ) -> Points:
     """Thresholds for scans, slices and voxels, from validation scans alone.
 
-    Where no scan (or every scan) has a lesion, the threshold of slices serves for scans as well, and the rule says so.
+    Where every scan has a lesion and slices are of both classes, the threshold of slices serves for scans as well, and the rule says so.
+    Where no scan has a lesion, that of scans is a quantile of their own scores: of so many slices in a scan the highest is high.
 
     Args:
         scored: The scans.
@@ -120,10 +121,8 @@ def operating_points(
         if len(labels):
             calibrated = tempered(scores, temperatures.get(unit, 1.0))
             points[unit] = asdict(choose(labels, calibrated, unit=unit, rule=rule, chosen_on=chosen_on, locked_at=now))
-    labels = units["scan"][0]
-    if _is_alone(units["scan"]) and "slice" in points:
-        missing = "without" if len(labels) and labels.all() else "with"
-        said = f"that of slices ({points['slice']['rule']}): no validation scan {missing} lesion"
+    if _slices_serve(units):
+        said = f"that of slices ({points['slice']['rule']}): no validation scan without lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
     voxel = _voxel_point(scored, now, chosen_on)
     return points if voxel is None else {**points, "voxel": voxel}
@@ -172,9 +171,10 @@ def _cross_entropy(probability: NDArray[np.floating], truth: NDArray[np.bool_]) 
     return float(-np.log(np.clip(right, _EDGE, 1)).mean())
 
 
-def _is_alone(truth: Truth) -> bool:
-    """Whether units are all of one class, or there is none."""
-    return len(set(truth[0].tolist())) < 2
+def _slices_serve(units: Mapping[str, Truth]) -> bool:
+    """Whether slices are of both classes and scans are not, so that slices alone can tell what separates the classes."""
+    slices, scans = (set(units[unit][0].tolist()) for unit in ("slice", "scan"))
+    return len(slices) == 2 and len(scans) < 2
 
 
 def _slice_truth(scored: Sequence[Scored]) -> Truth:

@@ -34,12 +34,14 @@ def coarse(images: Tensor, probability: float, streams: Streams) -> Tensor:
 
 
 def blur(images: Tensor, probability: float, streams: Streams) -> Tensor:
-    """Average over 3 voxels along each axis, in some samples."""
+    """Average over 3 voxels along each axis that has them, in some samples."""
     blurred = _each(streams.chance(probability), images)
     if not blurred.any():
         return images
     pool = F.avg_pool2d if images.ndim == 4 else F.avg_pool3d
-    return torch.where(blurred, pool(images, 3, stride=1, padding=1, count_include_pad=False), images)
+    width = [3 if size >= 3 else 1 for size in images.shape[2:]]
+    padding = [size // 2 for size in width]
+    return torch.where(blurred, pool(images, width, stride=1, padding=padding, count_include_pad=False), images)
 
 
 def gamma(images: Tensor, strength: float, streams: Streams) -> Tensor:

@@ -78,15 +78,20 @@ class Masking:
 
     def partition(self, grid: Sequence[int], *, streams: Streams, device: torch.device | None = None) -> PatchMask:
         """The same as indices of cells in row-major order."""
-        return partition(self.hidden(grid, streams=streams, device=device))
+        return partition(self.hidden(grid, streams=streams), device)
 
 
-def partition(hidden: Tensor) -> PatchMask:
-    """Hidden and visible cells of (B, *K) as indices; every sample hides the same number of cells."""
+def partition(hidden: Tensor, device: torch.device | None = None) -> PatchMask:
+    """Hidden and visible cells as indices.
+
+    Args:
+        hidden: (B, *K) bool, on the CPU, so that counting waits for no device; every sample hides the same number of cells.
+        device: Where the indices are wanted.
+    """
     flat = hidden.flatten(1)
     order = flat.byte().argsort(dim=1, stable=True)
     visible = flat.shape[1] - int(flat[0].sum())
-    return PatchMask(order[:, :visible], order[:, visible:])
+    return PatchMask(order[:, :visible].to(device), order[:, visible:].to(device))
 
 
 def _boxes(grid: Sequence[int], count: int, side: int, streams: Streams) -> Tensor:

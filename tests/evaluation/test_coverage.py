@@ -64,6 +64,16 @@ def test_delongs_interval_covers_the_auroc(generator):
     assert 0.93 <= np.mean(inside) <= 0.97
 
 
+@pytest.mark.parametrize("positives", [2, 3, 5])
+def test_the_interval_of_the_auroc_of_few_positives_covers_it(generator, positives):
+    inside, labels = [], np.repeat([1, 0], [positives, 60])
+    for _ in range(400):
+        scores = 1.5 * labels + generator.normal(size=len(labels))
+        found = auroc(Units.of("scan", labels=labels, scores=scores, patients=np.arange(len(labels))))
+        inside.append(holds(found.ci95, norm.cdf(1.5 / np.sqrt(2))))
+    assert np.mean(inside) >= 0.93
+
+
 def test_delongs_p_values_are_uniform_where_scores_say_nothing(generator):
     labels, p_values = np.repeat([1, 0], [100, 100]), []
     for _ in range(2000):
@@ -82,6 +92,15 @@ def equally_good(generator):
 def test_paired_delongs_p_values_are_uniform_where_two_models_are_equally_good(generator):
     p_values = [paired_delong(equally_good(generator)).beside["p"] for _ in range(2000)]
     assert kstest(p_values, "uniform").pvalue > 0.01
+
+
+def test_the_permuted_p_of_few_positives_rejects_no_more_than_it_says(generator):
+    labels, p_values = np.repeat([1, 0], [4, 20]), []
+    for _ in range(400):
+        common = labels + generator.normal(size=24)
+        first, second = (common + generator.normal(size=24) for _ in range(2))
+        p_values.append(paired_delong(Pairs.of("scan", labels=labels, first=first, second=second, patients=np.arange(24))).beside["p"])
+    assert np.mean(np.array(p_values) < 0.05) <= 0.08 and 0.4 <= np.median(p_values) <= 0.6
 
 
 def test_paired_delongs_interval_covers_the_difference(generator):

@@ -6,6 +6,7 @@ import pytest
 from medssl.evaluation.classification import NAMES
 from medssl.evaluation.intervals import wilson
 from medssl.report.cases import read_results
+from medssl.report.document import render
 from medssl.report.evidence import gather
 from medssl.report.metrics import build_metrics
 
@@ -29,7 +30,7 @@ def test_scans_are_counted_and_given_wilson_intervals(cohort):
     assert record["sensitivity"]["value"] == 0.75
     assert record["sensitivity"]["ci95"] == pytest.approx(list(wilson(6, 8)))
     assert (record["specificity"]["k"], record["specificity"]["n"]) == (7, 8)
-    assert record["auroc"]["method"] == "DeLong (logit)"
+    assert record["auroc"]["method"] == "Newcombe score" and "only 8 scans: no conclusion" in record["auroc"]["note"]
 
 
 def test_scans_of_one_patient_get_the_interval_drawn_by_patient_beside(cohort):
@@ -173,7 +174,20 @@ def test_one_class_alone_is_measured_only_where_it_can_be(builder, label):
     record = metrics(builder)["patient"]
     there, gone = ("sensitivity", "specificity") if label else ("specificity", "sensitivity")
     assert record[there]["value"] is not None
-    assert record[gone]["value"] is None and record["auroc"]["value"] is None
+    missing = "no negative patient" if label else "no positive patient"
+    for name in (gone, "ppv", "npv", "accuracy", "precision", "f1", "auroc", "auprc", "lr_positive"):
+        assert record[name]["value"] is None and "cannot be measured" in record[name]["note"], name
+    assert missing in record["ppv"]["note"] and missing in record["f1"]["note"]
+
+
+def test_a_sensitivity_without_negatives_says_that_calling_everything_positive_is_as_good(builder):
+    for index in range(3):
+        builder.add(f"s{index}", score=0.9, label=1, patient=f"p{index}")
+    record = metrics(builder)
+    for unit in ("patient", "scan"):
+        assert record[unit]["sensitivity"]["value"] == 1
+        assert f"calling every {unit} positive would give 1.000" in record[unit]["sensitivity"]["note"]
+    assert "calling every patient positive would give 1.000</span>" in render(record, pictures=[], examples=[])
 
 
 @pytest.mark.parametrize(
