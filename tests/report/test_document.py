@@ -89,6 +89,20 @@ def test_the_document_says_whether_scores_were_recalibrated_and_on_what(builder,
     assert said in render(build_metrics(gather(read_results(builder.finish(**run)))), pictures=[], examples=[])
 
 
+def test_a_small_p_of_subgroups_is_not_nothing(builder):
+    builder.add("a", score=0.9, label=1)
+    record = build_metrics(gather(read_results(builder.finish())))
+    record["subgroup_tests"]["tests"] = [{"kind": "site", "rate": "sensitivity", "groups": 2, "p": 0.0001, "p_holm": 0.0002}]
+    assert render(record, pictures=[], examples=[]).count("&lt; 0.001") == 2
+
+
+def test_the_half_that_was_added_to_a_table_is_told_beside_predictive_values(builder):
+    for index in range(8):
+        builder.add(f"s{index}", score=0.9 if index % 2 else 0.1, label=index % 2, patient=f"p{index}", maps=False)
+    page = render(build_metrics(gather(read_results(builder.finish()))), pictures=[], examples=[])
+    assert "PPV: 1/2 was added to every cell" in page and "NPV: 1/2 was added to every cell" in page
+
+
 def test_scans_without_geometry_are_shown_in_voxels(builder):
     builder.nominal = True
     builder.add("a", score=0.9, label=1)
