@@ -3,17 +3,20 @@
 Crops of 64 x 64 x 64 voxels, patches of 8 x 8 x 8, three quarters hidden, width 384 with 6 heads, 6 blocks in the encoder and 2 in the
 decoder, MLPs 4 times as wide (or `--mlp`), batch 4, float32, mean squared error on hidden patches. Both arms see the same crops.
 
-- MONAI: MaskedAutoEncoderViT with patches cut, the error on hidden patches and AdamW, as one would write it
+- MONAI: MaskedAutoEncoderViT with patches cut, the error on hidden patches and fused AdamW, as one would write it; what enters its decoder
+  is cast back to float32, without which its forward fails under bfloat16 autocast
 - medssl: `MAE` with the optimiser of training, first with savings alone that change no number (visible patches embedded alone, the last
   block for hidden patches alone, fused kernels), then with less decoded and with a decoder of cross-attention
 
 Arms take turns, a step each; the first round is discarded, and ratios are medians over rounds. Seconds of processor time are compared too,
-as they suffer less from other work on the machine.
+as they suffer less from other work on the machine. The share of the device's matrix rate is what a step's matrix products, counted by
+torch with attention written out as two products, would take at the rate of one large product, over what the step takes. With `--device
+cuda` all arms run under bfloat16 autocast. `ratio` of the JSON is of the fastest arm, `ratio_same_decoder` of that which decodes as MONAI.
 
 `--loss` trains MONAI and one arm of medssl for the same number of steps on the same crops with the same schedule, and compares their errors
 on other random crops of the same scans, which may overlap those of training, with the same masks, over all hidden patches.
 
-    python -m benchmarks.pretrain_step [--rounds 10] [--threads 2] [--mlp 1536]
+    python -m benchmarks.pretrain_step [--rounds 10] [--threads 2] [--mlp 1536] [--device cuda --batch 64]
     python -m benchmarks.pretrain_step --loss [--steps 500] [--arm "cross, quarter"]
 """
 
@@ -30,6 +33,8 @@ import numpy as np
 import torch
 from monai.networks.nets.masked_autoencoder_vit import MaskedAutoEncoderViT
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.crops import volumes
 from medssl.models.patches import patchify
@@ -55,7 +60,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "cross, half": {"decoder": "cross", "decoded": 0.5},
     "cross, quarter": {"decoder": "cross", "decoded": 0.25},
 }
-BEST = "cross, quarter"
+BEST, SAME = "cross, quarter", "all"
 
 Step = Callable[[int], float]
 Net = TypeVar("Net", bound=nn.Module)
@@ -70,8 +75,8 @@ class Peer(MaskedAutoEncoderViT):
         if self.visible is None:
             found: tuple[Tensor, Tensor, Tensor] = super()._masking(x, masking_ratio)
             return found
-        rows = torch.arange(len(x))[:, None]
-        mask = torch.ones(len(x), x.shape[1], dtype=torch.int)
+        rows = torch.arange(len(x), device=x.device)[:, None]
+        mask = torch.ones(len(x), x.shape[1], dtype=torch.int, device=x.device)
         mask[rows, self.visible] = 0
         return x[rows, self.visible], self.visible, mask
 
@@ -86,7 +91,15 @@ def make_peer(mlp: int) -> Peer:
         "decoder_num_layers": DECODER_DEPTH,
         "decoder_num_heads": HEADS,
     }
-    return Peer(1, (SIDE,) * 3, (PATCH,) * 3, **sizes, **decoder)
+    peer = Peer(1, (SIDE,) * 3, (PATCH,) * 3, **sizes, **decoder)
+    peer.decoder_embed.register_forward_hook(_in_float32)
+    return peer
+
+
+def _in_float32(layer: nn.Module, given: object, result: Tensor) -> Tensor:
+    """The result as MONAI's forward writes it into its float32 mask tokens, which takes no bfloat16."""
+    del layer, given
+    return result.float()
 
 
 def make_ours(mlp: int, **options: Any) -> MAE:  # noqa: ANN401
@@ -106,18 +119,21 @@ def peer_loss(net: Peer, images: Tensor) -> Tensor:
 
 def our_loss(net: MAE, images: Tensor, number: int) -> Tensor:
     """The same, through the objective."""
-    return cast(Tensor, net(Batch.of(images, Streams.of(0, range(number * BATCH, (number + 1) * BATCH)))).total)
+    return cast(Tensor, net(Batch.of(images, Streams.of(0, range(number * len(images), (number + 1) * len(images))))).total)
 
 
-def steps_of(loss: Callable[[int], Tensor], optimizer: torch.optim.Optimizer) -> Step:
-    """A training step, by number."""
+def steps_of(loss: Callable[[int], Tensor], optimizer: torch.optim.Optimizer, device: str = "cpu") -> Step:
+    """A training step, by number; bfloat16 where it runs on a GPU. Reading the loss waits for the device."""
 
     def step(number: int) -> float:
         optimizer.zero_grad()
-        total = loss(number)
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+            total = loss(number)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return float(total)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return float(total.detach())
 
     return step
 
@@ -135,11 +151,30 @@ def pool_of(count: int, seed: int) -> Tensor:
     return torch.from_numpy(crops)
 
 
-def batches_of(pool: Tensor, seed: int = 1) -> Iterator[Tensor]:
+def batches_of(pool: Tensor, size: int = BATCH, seed: int = 1) -> Iterator[Tensor]:
     """Batches without end, the same for every arm."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield pool[torch.randint(len(pool), (BATCH,), generator=generator)]
+        yield pool[torch.randint(len(pool), (size,), generator=generator)]
+
+
+def matrix_rate(device: str) -> float:
+    """Floating-point operations a second of one large matrix product: bfloat16 on a GPU, float32 on processors."""
+    side, kind = (2048, torch.float32) if device == "cpu" else (8192, torch.bfloat16)
+    left, right = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        float((left @ right)[0, 0])
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / statistics.median(seconds[2:])
+
+
+def operations(step: Step) -> int:
+    """Floating-point operations of the matrix products of a step; attention is written out, as torch counts no fused one on the CPU."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        step(0)
+    return int(counter.get_total_flops())
 
 
 def time_arms(arms: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
@@ -155,25 +190,37 @@ def time_arms(arms: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]
     return {name: found[1:] for name, found in wall.items()}, {name: found[1:] for name, found in cpu.items()}
 
 
-def speed(pool: Tensor, mlp: int, rounds: int) -> None:
-    """Time all arms and print the table."""
-    peer = make_peer(mlp)
-    crops = [batch for batch, _ in zip(batches_of(pool), range(rounds + 1), strict=False)]
-    arms: dict[str, Step] = {PEER: steps_of(lambda number: peer_loss(peer, crops[number]), torch.optim.AdamW(peer.parameters(), RATE))}
+def make_arms(pool: Tensor, mlp: int, rounds: int, device: str, batch: int) -> dict[str, Step]:
+    """A training step of MONAI's network and of each of ours, on the same crops."""
+    peer = make_peer(mlp).to(device)
+    crops = [images.to(device) for images, _ in zip(batches_of(pool, batch), range(rounds + 1), strict=False)]
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(peer.parameters(), RATE, fused=True)
+    arms: dict[str, Step] = {PEER: steps_of(lambda number: peer_loss(peer, crops[number]), optimizer, device)}
     for name, options in ARMS.items():
-        net = make_ours(mlp, **options)
+        net = make_ours(mlp, **options).to(device)
         optimizer, _ = Training(learning_rate=RATE).optimizer(net, matrices(net))
-        arms[name] = steps_of(lambda number, net=net: our_loss(net, crops[number], number), optimizer)  # type: ignore[misc]
+        arms[name] = steps_of(lambda number, net=net: our_loss(net, crops[number], number), optimizer, device)  # type: ignore[misc]
+    return arms
+
+
+def speed(arms: dict[str, Step], mlp: int, rounds: int, device: str, batch: int) -> None:
+    """Time all arms and print the table."""
     wall, cpu = time_arms(arms, rounds)
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {torch.get_num_threads()} threads, MLP width {mlp}")
+    rate = matrix_rate(device)
+    name_of = torch.cuda.get_device_name() if device != "cpu" else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    print(f"load {os.getloadavg()[0]:.1f} on {name_of}; batch {batch}; one large matrix product runs at {rate / 1e12:.3g} TFLOP/s")
     ratios = {name: _ratio(wall[PEER], found) for name, found in wall.items()}
     cpu_ratios = {name: _ratio(cpu[PEER], found) for name, found in cpu.items()}
+    shares = {name: operations(arm) / rate / statistics.median(wall[name]) for name, arm in arms.items()}
     for name, found in wall.items():
         times = f"{ratios[name]:5.2f} x MONAI by the clock, {cpu_ratios[name]:5.2f} x by processor time"
-        print(f"{name:28}{1e3 * statistics.median(found):7.0f} ms a step   {times}")
-    ours, theirs = (BATCH / statistics.median(wall[name]) for name in (BEST, PEER))
+        print(f"{name:28}{1e3 * statistics.median(found):7.0f} ms a step   {times}   {100 * shares[name]:3.0f} % of the matrix rate")
+    ours, theirs = (batch / statistics.median(wall[name]) for name in (BEST, PEER))
     record = {"benchmark": "pretrain_step", "medssl": ours, "peer": theirs, "peer_name": PEER, "ratio": ratios[BEST], "unit": "volumes/s"}
-    print(json.dumps(record | {"higher_is_better": True, "arm": BEST, "mlp": mlp, "ratios": ratios, "cpu_ratios": cpu_ratios}))
+    settings = {"device": device, "batch": batch, "mlp": mlp, "arm": BEST, "ratio_same_decoder": ratios[SAME]}
+    print(
+        json.dumps(record | {"higher_is_better": True} | settings | {"ratios": ratios, "cpu_ratios": cpu_ratios, "matrix_shares": shares})
+    )
 
 
 def _ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
@@ -181,12 +228,13 @@ def _ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def losses(pool: Tensor, aside: Tensor, mlp: int, steps: int, arm: str) -> None:
-    """Train both for equal steps and print their errors on the other crops."""
-    peer, ours = make_peer(mlp), make_ours(mlp, **ARMS[arm])
+    """Train both for equal steps, where the crops are, and print their errors on the other crops."""
+    device = pool.device.type
+    peer, ours = make_peer(mlp).to(device), make_ours(mlp, **ARMS[arm]).to(device)
     theirs = trained_error(PEER, peer, lambda images, _: peer_loss(peer, images), peer_error, pool, aside, steps)
     mine = trained_error(arm, ours, lambda images, number: our_loss(ours, images, number), our_error, pool, aside, steps)
     record = {"benchmark": "pretrain_step_loss", "medssl": mine, "peer": theirs, "peer_name": PEER, "ratio": theirs / mine, "unit": "mse"}
-    print(json.dumps(record | {"higher_is_better": False, "arm": arm, "mlp": mlp, "steps": steps}))
+    print(json.dumps(record | {"higher_is_better": False, "device": device, "arm": arm, "mlp": mlp, "steps": steps}))
 
 
 def trained_error(
@@ -202,7 +250,7 @@ def trained_error(
     torch.manual_seed(1)
     source, start = batches_of(pool), time.process_time()
     optimizer, schedule = Training(steps=steps, learning_rate=RATE).optimizer(net, matrices(net))
-    step = steps_of(lambda number: loss(next(source), number), optimizer)
+    step = steps_of(lambda number: loss(next(source), number), optimizer, pool.device.type)
     for number in range(steps):
         found = step(number)
         schedule.step()
@@ -217,7 +265,7 @@ def masks_of(crops: Tensor) -> Iterator[tuple[Tensor, PatchMask]]:
     """Batches of the other crops, each with its masks, which depend on nothing else."""
     for start in range(0, len(crops), BATCH):
         part = crops[start : start + BATCH]
-        yield part, Masking(RATIO).partition((PATCHES,), streams=Streams.of(9, range(start, start + len(part))))
+        yield part, Masking(RATIO).partition((PATCHES,), streams=Streams.of(9, range(start, start + len(part))), device=part.device)
 
 
 @torch.no_grad()
@@ -237,7 +285,7 @@ def our_error(net: MAE, crops: Tensor) -> float:
     found = []
     for images, mask in masks_of(crops):
         rows = torch.arange(len(images))[:, None]
-        order = Streams.of(11, range(len(images))).order(mask.hidden.shape[1])
+        order = Streams.of(11, range(len(images))).order(mask.hidden.shape[1]).to(images.device)
         for part in order.chunk(round(1 / net.decoded), dim=1):
             asked = PatchMask(mask.visible, mask.hidden[rows, part])
             found.append(float((net.predict(images, asked) - net.target(images, asked)).square().mean()))
@@ -253,13 +301,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--loss", action="store_true", help="compare errors after equal steps instead of speed")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--arm", choices=list(ARMS), default=BEST, help="of medssl, for --loss")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, default=BATCH, help="crops a step, for speed")
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
     if given.loss:
-        losses(pool_of(256, 1), pool_of(32, 2), given.mlp, given.steps, given.arm)
+        losses(pool_of(256, 1).to(given.device), pool_of(32, 2).to(given.device), given.mlp, given.steps, given.arm)
         return
-    speed(pool_of(16, 1), given.mlp, given.rounds)
+    arms = make_arms(pool_of(max(16, given.batch), 1), given.mlp, given.rounds, given.device, given.batch)
+    speed(arms, given.mlp, given.rounds, given.device, given.batch)
 
 
 if __name__ == "__main__":

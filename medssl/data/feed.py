@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.dataset import Case, CropDataset, Crops, Sample
+from medssl.data.dataset import Case, CropDataset, Crops, Fit, Sample
 from medssl.data.sampling import Batches
 from medssl.data.unlabelled import Positives, Unlabelled, UnlabelledDataset
 from medssl.errors import ConfigError
@@ -39,9 +40,14 @@ class Feed:
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"batch_size must be >= 1 and workers >= 0, got {self.batch_size} and {self.workers}")
 
-    def labelled(self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0, parts: int = 1) -> DataLoader[Sample]:
-        """The batches of a run of `steps`, of which `done` are behind it, each in `parts`; the same seed gives the same crops."""
-        return self._loader(CropDataset(cases, self.crops, seed=seed), steps, done, parts)
+    def labelled(
+        self, cases: Sequence[Case], *, steps: int, seed: int, done: int = 0, parts: int = 1, fit: Fit | None = None
+    ) -> DataLoader[Sample]:
+        """The batches of a run of `steps`, of which `done` are behind it, each in `parts`; the same seed gives the same crops.
+
+        With `fit`, which resizes, samples are whole slices, bags or volumes: what a classifier sees when it scores.
+        """
+        return self._loader(CropDataset(cases, self.crops, seed=seed, fit=fit), steps, done, parts)
 
     def unlabelled(
         self, cases: Sequence[Case], *, positives: Positives, steps: int, seed: int, done: int = 0, parts: int = 1
@@ -56,6 +62,7 @@ class Feed:
             collate_fn=_as_it_is,  # the data set gives whole batches
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),  # so that copies to the GPU run beside it
         )
 
 

@@ -104,14 +104,16 @@ def mark_centres(centres: ArrayLike, scores: ArrayLike, truth: ArrayLike, *, pat
     """Match marks that are places with the components of a true mask: a mark may find the lesion that its centre lies in.
 
     Args:
-        centres: (n_marks, 3) voxel indices.
-        scores: (n_marks,).
+        centres: (n_marks, 3) voxel indices; a place that is no number lies in no lesion.
+        scores: (n_marks,); one that is no number counts as 0, as in `mark`.
         truth: (I, J, K) mask.
         patient: Whose scan.
     """
     lesions, n_lesions = components(truth)
     score = np.asarray(scores, dtype=float).ravel()
-    cells = np.rint(np.asarray(centres, dtype=float).reshape(-1, 3)).astype(int)
+    score = np.where(np.isfinite(score), score, 0.0)
+    places = np.asarray(centres, dtype=float).reshape(-1, 3)
+    cells = np.rint(np.where(np.isfinite(places), places, -1.0)).astype(int)
     inside = ((cells >= 0) & (cells < lesions.shape)).all(axis=1)
     number = np.zeros(len(cells), dtype=int)
     number[inside] = lesions[tuple(cells[inside].T)]

@@ -1,6 +1,6 @@
 """A network over a whole scan: sliding windows in 2D or 3D, averaged with mirror images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -140,10 +140,10 @@ def _logits(network: Network, images: Tensor, window: Window, axes: Sequence[int
     places = [2 + axis for axis in axes]
     flipped = images.flip(places)
     if network.bags:
-        bag: Tensor = network(_fit(flipped, window.size)[None])
+        bag: Tensor = network(fitted(flipped, window.size)[None])
         return bag.float()
     if network.task == "classification":
-        pieces = [network(_fit(part, window.size)) for part in torch.split(flipped, window.batch)]
+        pieces = [network(fitted(part, window.size)) for part in torch.split(flipped, window.batch)]
         return torch.cat(pieces).float()
     logits = sliding_window_inference(
         flipped, window.size, window.batch, network, overlap=window.overlap, mode="gaussian", padding_mode="replicate"
@@ -153,11 +153,16 @@ def _logits(network: Network, images: Tensor, window: Window, axes: Sequence[int
     return logits.flip(places).float()
 
 
-def _fit(images: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, *S) resized to the crop of training; a classifier sees the whole slice or volume at once."""
+def fitted(images: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, *S) resized to the size of a crop: a classifier sees the whole slice or volume at once, in training as when it scores."""
     if tuple(images.shape[2:]) == tuple(size):
         return images
     return torch.nn.functional.interpolate(images, size=tuple(size), mode="bilinear" if images.ndim == 4 else "trilinear")
+
+
+def fit_of(task: str) -> Callable[[Tensor, Sequence[int]], Tensor] | None:
+    """What resizes the samples that a network of a task learns from: `fitted` for a classifier, None for those that learn from crops."""
+    return fitted if task == "classification" else None
 
 
 def slice_scores(lesion: Tensor, share: float = 0.002) -> Tensor:

@@ -1,5 +1,6 @@
 """What a results folder says about each unit of analysis: one pass over the scans, maps in memory one scan at a time."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -128,12 +129,19 @@ def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
     label = truth.label if truth.label is not None or lesion is None else int(lesion.any())
     measured = Measured(case, label, _slice_labels(case, lesion, label), problem=_contradiction(truth.label, maps))
     if detects:
-        return replace(measured, marks=_marked(case, lesion))
+        problem = "; ".join(filter(None, (measured.problem, _unscored(case))))
+        return replace(measured, marks=_marked(case, lesion), problem=problem)
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
     marks = _marks(maps, lesion, case.patient)
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
+
+
+def _unscored(case: Case) -> str:
+    """What to say of places whose score is no number."""
+    unscored = any(not math.isfinite(one.score) for one in case.finding.lesions)
+    return "some marks have a score that is no number; they count as the least sure" if unscored else ""
 
 
 def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from medssl.cells import safe
 from medssl.report.evidence import Evidence, Measured
 from medssl.report.flow import is_called
 
@@ -18,7 +19,6 @@ SCAN_COLUMNS = (
     *("scan_id", "status", "label", "score", "threshold", "call", "dice", "hd95_mm", "surface_dice", "true_ml", "predicted_ml"),
     *("lesions", "found", "false_marks", "warnings", "problem"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, object]
 
@@ -41,15 +41,6 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     writer.writerow(columns)
     writer.writerows([safe(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
-
-
-def safe(value: object) -> object:
-    """A cell that no spreadsheet calculates: numbers as they are, texts with `'` before what begins a formula, None as nothing."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
-    return value
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:

@@ -80,7 +80,7 @@ def run_record(evidence: Evidence) -> Record:
     """Which model, software and data; a fixed choice of keys, so that nothing else of a run leaks into a report."""
     run = evidence.results.run
     names = ("model_id", "task", "level", "config_hash", "versions", "started", "finished", "split", "class_names", "lineage", "leakage")
-    described = ("architecture", "preprocess", "intake")
+    described = ("architecture", "preprocess", "intake", "calibration")
     models = sorted({scan.case.finding.model_id for scan in evidence.scans})
     software = {"report_software": f"medssl {importlib.metadata.version('medssl')}"}
     said = run.get("training")

@@ -52,7 +52,7 @@ def read_panel(results: Path, model_id: str) -> Panel | None:
         return None
     done = {}
     for condition in facts["conditions"]:
-        path = folder / condition["file"]
+        path = folder / Path(condition["file"]).name
         record = _read(path) if path.is_file() else {}
         if record.get("key") == condition["key"]:
             done[condition["file"]] = tuple(Outcome.from_dict(fields) for fields in record["outcomes"])

@@ -15,6 +15,7 @@ from medssl.data.dataset import Case, CropDataset, Crops, Sample
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
+from medssl.models.inference import fit_of
 from medssl.models.neighbours import pooled
 
 Task = Literal["segmentation", "classification", "detection"]
@@ -50,7 +51,7 @@ class Told:
 
 
 def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, count: int, seed: int, classes: int = 1) -> Told:
-    """Features of random crops, evenly over scans; of segmentation, of cells of crops, half of them with lesion where there are as many.
+    """Features, evenly over scans: of what a classifier sees, or of cells of random crops, half of them with lesion if possible.
 
     Args:
         encoder: Is asked in evaluation mode and left as it was.
@@ -64,8 +65,11 @@ def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, c
     each, features, answers, patients = math.ceil(count / len(cases)), [], [], list[str]()
     cells = math.prod(size // step for size, step in zip(crops.size, encoder.stride, strict=True))
     for number, case in enumerate(cases):
-        draws = max(2, math.ceil(each / min(cells, _CELLS_A_CROP))) if task == "segmentation" else each
-        batch = CropDataset([case], replace(crops, lesion_fraction=0.5), seed=seed + number).__getitems__(range(draws))
+        different = case.shape[3] if crops.spatial_dims == 2 else 1  # a classifier sees whole slices or volumes
+        few = each if crops.bag > 1 else min(each, different)
+        draws = max(2, math.ceil(each / min(cells, _CELLS_A_CROP))) if task == "segmentation" else few
+        asked_of = CropDataset([case], replace(crops, lesion_fraction=0.5), seed=seed + number, fit=fit_of(task))
+        batch = asked_of.__getitems__(range(draws))
         if task == "classification":
             found, known = _crops(encoder, batch, classes)
         else:

@@ -137,11 +137,7 @@ def targets(network: Network, case: Case) -> list[tuple[int, ...]]:
     """The answers that a classifier learns from a scan: that of the scan, or of each slice where they are known."""
     if not (network.spatial_dims == 2 and not network.bags and case.known and case.shape[3] > 1):
         return [case.target]
-    slices = case.value_slices or dict.fromkeys(case.numbers, tuple(case.lesion_slices.tolist()))
-    held = [
-        tuple(sorted({case.numbers[v] for v, where in slices.items() if v in case.numbers and k in where})) for k in range(case.shape[3])
-    ]
-    return [case.classes.slice_target(case.row, numbers, told_apart=bool(case.value_slices)) for numbers in held]
+    return [case.slice_target(k) for k in range(case.shape[3])]
 
 
 def channel_weights(loss: Loss | None, network: Network, cases: Sequence[Case]) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -12,13 +11,14 @@ from medssl.data.dataset import Sample
 from medssl.models.architecture import Network
 from medssl.objectives.processes import rank
 from medssl.training.losses import CrossEntropy, Loss, one_hot
+from medssl.training.module import TrainingModule
 from medssl.training.protocols import FULL, Protocol, freeze, hold, settle
 from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams, mixed
 
 
-class LesionModule(L.LightningModule):
+class LesionModule(TrainingModule):
     """Train a lesion network on labelled crops.
 
     Args:
@@ -84,6 +84,8 @@ class LesionModule(L.LightningModule):
             count = images.shape[1]
             streams = Streams.of(self.seed, (number * count + place for number in numbers for place in range(count)))
             return augment(images.flatten(0, 1), self.views, streams=streams).images.reshape(images.shape), lesion
+        if self.network.task == "classification":
+            return augment(images, self.views, streams=Streams.of(self.seed, numbers)).images, lesion
         classes = len(self.network.outputs.names) if self.network.task == "segmentation" else 0
         masks = one_hot(lesion[:, 0].long(), classes + 1)[:, 1:] if classes else lesion
         view = augment(images, self.views, streams=Streams.of(self.seed, numbers), masks=masks)

@@ -12,6 +12,7 @@ from medssl.data.dataset import Case, CropDataset, Crops, cut
 from medssl.data.entry import Bits, encode
 from medssl.data.manifest import ManifestRow, _label
 from medssl.errors import ConfigError, ManifestError
+from medssl.models.inference import fitted
 
 BREAST = Classes(("normal", "benign", "malignant"), positive=("malignant",))
 FINDINGS = Classes(("nodule", "effusion"), multi_label=True)
@@ -155,7 +156,7 @@ def test_the_same_seed_draws_the_same_classes() -> None:
 def test_a_bag_holds_slices_from_all_over_one_scan() -> None:
     one = case("nodule", FINDINGS, slices=12)
     one.arrays.image(one.row)[0] = np.arange(12)  # type: ignore[attr-defined]
-    batch = CropDataset([one], Crops((8, 8), bag=4), seed=0).__getitems__(range(5))
+    batch = CropDataset([one], Crops((8, 8), bag=4), seed=0, fit=fitted).__getitems__(range(5))
     assert batch["image"].shape == (5, 4, 1, 8, 8)
     assert (batch["image"][:, :, 0, 0, 0] // 3).equal(torch.arange(4.0).expand(5, 4))
     assert batch["label"].tolist() == [[1, 0]] * 5

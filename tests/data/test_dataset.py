@@ -1,12 +1,12 @@
 """Crops: the same number gives the same crop, from wherever the scan is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from medssl.data.classes import scan_label
 from medssl.data.dataset import Case, CropDataset, Crops, cut, load_cases
@@ -17,6 +17,10 @@ from medssl.data.prepare import prepare
 from medssl.data.sampling import Batches
 from medssl.data.store import Store
 from medssl.errors import ConfigError
+from medssl.models.architecture import Network
+from medssl.models.heads import AttentionClassifier, Classifier
+from medssl.models.inference import Window, channel_probabilities, fit_of, fitted
+from medssl.models.vit import ViT
 
 ROW = ManifestRow(scan_id="a", patient="p", image="a.nii.gz")
 
@@ -163,3 +167,40 @@ def test_without_masks_no_crop_knows_where_lesion_is(cohort, tmp_path: Path) -> 
     dataset = CropDataset(load_cases(store, store.manifest.rows, masks=False), Crops((8, 8), lesion_fraction=1.0), seed=0)
     assert dataset.with_lesion == []
     assert not dataset.__getitems__(range(20))["lesion"].any()
+
+
+def scored_images(network: Network, one: Case, window: Window) -> Tensor:
+    """What a classifier is given when it scores a scan, without mirror images."""
+    seen: list[Tensor] = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    channel_probabilities(network.eval(), torch.from_numpy(decode(one.image)), window)
+    return torch.cat(seen)
+
+
+@pytest.mark.parametrize(("size", "context", "bag"), [((8, 8), 3, 1), ((8, 8, 4), 1, 1), ((8, 8), 3, 6)])
+def test_a_classifier_learns_from_exactly_what_it_sees_when_it_scores(size: tuple[int, ...], context: int, bag: int) -> None:
+    one = case((20, 14, 6), lesion_at=(18, 2, 1))
+    encoder = ViT((4,) * len(size), in_channels=context, width=8, depth=1, heads=1)
+    network = AttentionClassifier(encoder) if bag > 1 else Classifier(encoder)
+    scored = scored_images(network, one, Window(size, context, flips=False))
+    learned = CropDataset([one], Crops(size, context=context, bag=bag), seed=0, fit=fit_of(network.task)).__getitems__(range(40))["image"]
+    scored = scored if bag > 1 or len(size) == 3 else scored.unique(dim=0)
+    assert learned.unique(dim=0).equal(scored)
+
+
+def test_a_slice_whose_lesion_a_crop_would_miss_is_learned_as_lesion() -> None:
+    marked = case((32, 32, 4), lesion_at=(30, 1, 2))
+    batch = CropDataset([marked], Crops((8, 8), lesion_fraction=0.0), seed=0, fit=fitted).__getitems__(range(40))
+    with_lesion = fitted(torch.from_numpy(decode(marked.image[..., 2]))[None], (8, 8))[0]
+    assert {int(label) for label in batch["label"]} == {0, 1}
+    assert [bool(label) for label in batch["label"]] == [image.equal(with_lesion) for image in batch["image"]]
+
+
+def test_a_volume_crop_without_lesion_is_not_called_lesion() -> None:
+    marked = replace(case((32, 8, 8), lesion_at=(30, 4, 4)), label=1)
+    assert [int(cut(marked, (i, 4, 4), Crops((8, 8, 8)))["label"]) for i in (4, 28)] == [0, 1]
+
+
+def test_bags_of_crops_are_refused() -> None:
+    with pytest.raises(ConfigError, match="whole slices"):
+        CropDataset([case()], Crops((8, 8), bag=4), seed=0)

@@ -149,5 +149,12 @@ def test_a_place_finds_the_lesion_that_it_lies_in(masks):
     assert (found.hits, found.alarms, found.duplicates, found.n_lesions) == ((0.9, 0.7), (0.6, 0.5), (0.8,), 3)
 
 
+def test_a_place_without_a_score_or_without_numbers_counts_as_the_least_sure(masks):
+    none = float("nan")
+    found = mark_centres([(2, 2, 2), (6, 6, 6), (none, 0, 0)], [none, none, 0.5], masks[1], patient="a")
+    assert (found.hits, found.alarms) == ((0.0,), (0.5, 0.0))
+    assert np.isfinite(froc([found])["thresholds"]).all()
+
+
 def test_no_place_misses_every_lesion(masks):
     assert mark_centres([], [], masks[1], patient="a") == Marks("a", (), (), (), 3)

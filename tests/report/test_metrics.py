@@ -113,8 +113,8 @@ def test_a_lock_that_cannot_be_checked_is_noted_and_answers_no_item(cohort):
     record = metrics(cohort, started=None)
     assert any(note.startswith("Not recorded: when scoring began") for note in record["notes"])
     assert any(note.startswith("Not recorded: a digest of the scores") for note in record["notes"])
-    answered = [one["where"] for checklist in record["checklists"] for one in checklist["answered"]]
-    assert not any(where.startswith("an operating point locked") for where in answered)
+    answered = [one["item"] for checklist in record["checklists"] for one in checklist["answered"]]
+    assert "Threshold fixed beforehand" not in answered
 
 
 @pytest.fixture
@@ -173,6 +173,14 @@ def test_scores_that_are_no_numbers_leave_nothing_to_claim(builder):
     record = metrics(builder)
     assert record["scan"]["n"] == 0 and record["scan"]["n_excluded_without_score"] == 4
     assert record["scan"]["sensitivity"]["value"] is None and record["flow"]["without_finite_score"] == 4
+
+
+def test_marks_of_a_detector_without_a_score_count_as_the_least_sure_and_are_told_of(cohort):
+    finding = cohort.folder / "scans" / "pos_0.json"
+    finding.write_text(finding.read_text().replace('"score": 0.95', '"score": NaN'))
+    record = metrics(cohort, task="detection")
+    assert min(record["froc"]["thresholds"]) == 0
+    assert any("a score that is no number" in note for note in record["notes"])
 
 
 @pytest.mark.parametrize("reference", [True, False])

@@ -161,6 +161,15 @@ def test_a_damaged_file_says_what_to_do(cohort):
         measured(folder)
 
 
+def test_a_condition_is_read_from_the_folder_of_the_panel_alone(cohort):
+    folder = cohort.finish()
+    write_panel(folder, [CLEAN, BLUR[0]])
+    (folder / "robustness" / BLUR[0][0]["file"]).rename(folder / "outside.json")
+    panel = folder / "robustness" / "panel.json"
+    panel.write_text(panel.read_text().replace('"file": "damage_blur_1.json"', '"file": "../outside.json"'))
+    assert measured(folder)["panel"]["not_done"] == 1
+
+
 def test_a_condition_is_compared_with_the_same_scans_alone(cohort):
     ct = (condition("damage", "contrast", 1, parameter="share", amount=0.1), outcomes(0.1)[:6])
     write_panel(cohort.finish(), [CLEAN, ct])

@@ -67,6 +67,22 @@ def test_a_damaged_map_costs_one_scan_and_is_told(cohort):
     assert any("not_nifti" in note for note in record["notes"])
 
 
+@pytest.mark.parametrize("pdf", [True, False])
+def test_a_pdf_of_an_earlier_report_does_not_stay_beside_new_numbers(builder, tmp_path, monkeypatch, pdf):
+    builder.add("a", score=0.9, label=1)
+    (tmp_path / "report.pdf").write_bytes(b"old")
+    monkeypatch.setenv("PATH", "")  # no browser to print with
+    write_report(builder.finish(), tmp_path, pdf=pdf)
+    assert not (tmp_path / "report.pdf").exists()
+
+
+def test_a_printed_report_is_written_whole(builder, tmp_path, monkeypatch):
+    builder.add("a", score=0.9, label=1)
+    monkeypatch.setattr("medssl.report.write.print_pdf", lambda page: b"%PDF of " + page.name.encode())
+    write_report(builder.finish(), tmp_path, pdf=True)
+    assert (tmp_path / "report.pdf").read_bytes() == b"%PDF of report.html"
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "metrics.json"
     path.write_bytes(b"old")

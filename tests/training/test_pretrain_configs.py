@@ -18,9 +18,15 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("recipe", ["simclr_2d", "moco_2d", "vicreg_2d", "triplet_2d", "dino_2d", "hybrid_2d"])
-def test_a_recipe_ends_with_an_encoder(tmp_path: Path, store: Path, root: Path, recipe: str) -> None:
-    options = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
-    config = str(root / "configs" / "pretrain" / f"{recipe}.yaml")
+SHAPES = {"2d": ("[4, 4]", "[16, 16]"), "3d": ("[4, 4, 2]", "[16, 16, 4]")}  # patch and crop
+
+
+@pytest.mark.parametrize("dims", SHAPES)
+@pytest.mark.parametrize("method", ["simclr", "moco", "vicreg", "triplet", "dino", "hybrid"])
+def test_a_recipe_ends_with_an_encoder(tmp_path: Path, store: Path, root: Path, method: str, dims: str) -> None:
+    patch, size = SHAPES[dims]
+    shape = {"objective.init_args.encoder.init_args.patch": patch, "feed.crops.size": size}
+    options = [part for name, value in (SMALL | shape).items() for part in (f"--{name}", value)]
+    config = str(root / "configs" / "pretrain" / f"{method}_{dims}.yaml")
     launch_pretrain(["--config", config, "--feed.store", str(store), *options, "--out", str(tmp_path / "run")])
     assert Bundle.read(tmp_path / "run" / "bundle").kind == "encoder"
