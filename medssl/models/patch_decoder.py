@@ -79,4 +79,5 @@ class PatchDecoder(nn.Module):
         *blocks, final = cast(Sequence[Block], self.blocks)
         for block in blocks:
             tokens = block(tokens)
-        return final(tokens, last=count)  # what the last block makes of visible tokens is thrown away
+        attended: Tensor = final(tokens, last=count)  # what the last block makes of visible tokens is thrown away
+        return attended

@@ -110,7 +110,7 @@ class MAE(Objective):
         if self.decoded == 1:
             return mask, weight
         hidden = mask.hidden.shape[1]
-        order = streams.uniform(hidden).to(mask.hidden.device)
+        order = streams.uniform(hidden).to(mask.hidden.device, non_blocking=True)
         if weight is not None:
             order = order + ~weight.any(dim=2)
         chosen = order.argsort(dim=1)[:, : max(1, round(self.decoded * hidden))].sort(dim=1).values
@@ -209,6 +209,6 @@ def kept_sequences(present: Tensor, drop: float, context: int, *, streams: Strea
         streams: Randomness of each sample.
     """
     sequences = present.shape[1] // context
-    score = streams.uniform(sequences).to(present.device).masked_fill(~present[:, ::context], -1)
+    score = streams.uniform(sequences).to(present.device, non_blocking=True).masked_fill(~present[:, ::context], -1)
     kept = (score >= drop) | (score == score.amax(dim=1, keepdim=True))
     return kept.repeat_interleave(context, dim=1)

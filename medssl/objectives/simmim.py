@@ -69,7 +69,7 @@ class SimMIM(Objective):
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Predicted voxels of hidden cells (B, M, P * C), P voxels a cell."""
-        features = self.encoder.dense(images, hidden.to(images.device)).flatten(2).transpose(1, 2)
+        features = self.encoder.dense(images, hidden.to(images.device, non_blocking=True)).flatten(2).transpose(1, 2)
         prediction: Tensor = self.head(take(features, self.cells(hidden, images)))
         return prediction
 

@@ -83,7 +83,7 @@ class SparK(Objective):
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Predicted crops (B, C, *S)."""
-        hidden = hidden.to(images.device)
+        hidden = hidden.to(images.device, non_blocking=True)
         pyramid = self.encoder.pyramid(images, hidden)
         filled = [
             project(torch.where(visible_cells(hidden, features.shape[2:]).bool(), features, _as_cells(token, features)))

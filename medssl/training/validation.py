@@ -148,6 +148,19 @@ def measure(scored: Sequence[Scored], metric: Metric) -> float | None:
     return delong(labels, scores)[0] if len(set(labels.tolist())) == 2 else None
 
 
+def is_measurable(network: Network, cases: Sequence[Case], metric: Metric) -> bool:
+    """Whether `measure` can tell a network's output on scans, asked before there is one, with the same scores everywhere."""
+    return measure([_blank(network, case) for case in cases], metric) is not None
+
+
+def _blank(network: Network, case: Case) -> Scored:
+    """A scan with output of the kind that a network gives; it takes no memory."""
+    by_slice = network.task != "classification" or (network.spatial_dims == 2 and not network.bags)
+    slices = np.full(case.shape[3] if by_slice else 1, 0.5, np.float32)
+    probability = np.broadcast_to(np.float32(0.5), case.shape[1:]) if network.task == "segmentation" else None
+    return Scored(case, probability, slices, slices[None])
+
+
 def _dice(called: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> float:
     return float(2 * (called & lesion).sum() / (called.sum() + lesion.sum()))
 
@@ -193,13 +206,14 @@ def _lesion_slices(case: Case) -> NDArray[np.intp]:
 
 def _scan_truth(scored: Sequence[Scored]) -> Truth:
     """Labels and scores (highest slice) of the scans whose answer is known."""
-    pairs = [(_scan_answer(one.case), float(one.slices.max())) for one in scored]
+    pairs = [(scan_answer(one.case), float(one.slices.max())) for one in scored]
     known = [(answer, score) for answer, score in pairs if answer >= 0]
     return np.array([answer for answer, _ in known], dtype=np.intp), np.array([score for _, score in known])
 
 
-def _scan_answer(case: Case) -> int:
-    return case.label if case.label >= 0 or case.lesion is None else int(len(case.lesion_slices) > 0)
+def scan_answer(case: Case) -> int:
+    """1 for a scan with a positive lesion, 0 for one without, -1 where that is not known: what scores of scans are held against."""
+    return case.label if case.label >= 0 or not case.has_mask else int(len(case.lesion_slices) > 0)
 
 
 def _voxel_point(scored: Sequence[Scored], now: str, chosen_on: str) -> dict[str, object] | None:
