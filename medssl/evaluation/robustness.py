@@ -157,23 +157,26 @@ def differences(clean: Mapping[str, Measured], damaged: Mapping[str, Measured]) 
 def agreement(clean: Sequence[Outcome], again: Sequence[Outcome], *, unit: str, threshold: float | None) -> dict[str, object]:
     """How the scores of one repetition differ from the first ones: bias, limits of agreement, and verdicts that turned.
 
+    A case that has a score in one of the two alone is in neither bias nor limits; it counts as turned and is counted in `without_score`.
+
     Args:
         clean: The first scores.
         again: The scores of the same scans repeated, in the same order.
         unit: `scan` or `slice`.
         threshold: The locked one, None where there is none.
     """
-    first, second, patients = _paired_scores(clean, again, unit)
-    if len(first) < 2:
-        return {"n": len(first), "note": f"cannot be measured: fewer than 2 {unit}s with both scores"}
-    change = second - first
+    scores, patients = _repeated_scores([clean, again], unit)
+    both = np.isfinite(scores).all(axis=0)
+    counts: dict[str, object] = {"n": int(both.sum()), "without_score": int((~both).sum())}
+    if both.sum() < 2:
+        return counts | {"note": f"cannot be measured: fewer than 2 {unit}s with both scores"}
+    change = np.diff(scores[:, both], axis=0)
     bias, spread = float(change.mean()), float(change.std(ddof=1))
     limits = [bias - _Z95 * spread, bias + _Z95 * spread]
-    record: dict[str, object] = {"n": len(first), "bias": bias, "limits_of_agreement": limits, "sd_of_differences": spread}
+    record = counts | {"bias": bias, "limits_of_agreement": limits, "sd_of_differences": spread}
     if threshold is None:
         return record | {"turned": unmeasured(f"no threshold was locked for the unit {unit}").to_json()}
-    turned = (first >= threshold) != (second >= threshold)
-    return record | {"turned": _turned(turned, patients, unit).to_json()}
+    return record | {"turned": _turned(scores, patients, unit, threshold).to_json()}
 
 
 def within_case_deviation(repeats: Sequence[Sequence[Outcome]], *, unit: str) -> Metric:
@@ -184,6 +187,8 @@ def within_case_deviation(repeats: Sequence[Sequence[Outcome]], *, unit: str) ->
         unit: `scan` or `slice`.
     """
     scores, patients = _repeated_scores(repeats, unit)
+    kept = np.isfinite(scores).all(axis=0)
+    scores, patients = scores[:, kept], patients[kept]
     if len(repeats) < 2 or scores.shape[1] == 0:
         return unmeasured(f"no {unit} was scored twice", method=BOOTSTRAP)
     variance = scores.var(axis=0, ddof=1)
@@ -198,13 +203,14 @@ def within_case_deviation(repeats: Sequence[Sequence[Outcome]], *, unit: str) ->
 
 
 def ever_turned(repeats: Sequence[Sequence[Outcome]], *, unit: str, threshold: float) -> Metric:
-    """Share of cases whose verdict is not the same in all repetitions."""
-    scores, patients = _repeated_scores(repeats, unit)
-    called = scores >= threshold
-    return _turned(np.asarray(called.any(axis=0) & ~called.all(axis=0)), patients, unit)
+    """Share of cases whose verdict is not the same in all repetitions; one without a score in some of them is not the same."""
+    return _turned(*_repeated_scores(repeats, unit), unit, threshold)
 
 
-def _turned(turned: NDArray[np.bool_], patients: NDArray[np.str_], unit: str) -> Metric:
+def _turned(scores: Floats, patients: NDArray[np.str_], unit: str, threshold: float) -> Metric:
+    """Share of cases (N,) whose verdicts on scores (R, N) differ; no score is a verdict of its own."""
+    verdicts = np.where(np.isfinite(scores), scores >= threshold, -1)
+    turned = (verdicts != verdicts[0]).any(axis=0)
     index, count = index_patients(patients)
     hits, trials = (np.bincount(index, weights=part, minlength=count) for part in (turned, np.ones(len(turned))))
     return clustered_proportion(hits, trials, empty=f"no {unit} was scored twice")
@@ -261,21 +267,16 @@ def _area(units: _Scored, blocks: Sequence[Floats]) -> Measured:
     return Measured(float(value), np.concatenate([ranked.areas(block) for block in blocks]), positives, len(units.labels), patients)
 
 
-def _paired_scores(clean: Sequence[Outcome], again: Sequence[Outcome], unit: str) -> tuple[Floats, Floats, NDArray[np.str_]]:
-    scores, patients = _repeated_scores([clean, again], unit)
-    return scores[0], scores[1], patients
-
-
 def _repeated_scores(repeats: Sequence[Sequence[Outcome]], unit: str) -> tuple[Floats, NDArray[np.str_]]:
-    """(R, N) scores and (N,) patients of the units that have a number in every repetition."""
+    """(R, N) scores, NaN where there is none, and (N,) patients of the units that have a number in some repetition."""
     rows, patients = [], []
     for same in zip(*repeats, strict=True):
-        parts = [[one.score] if unit == "scan" else one.slice_scores for one in same]
-        if len({len(part) for part in parts}) == 1:
-            rows += [*zip(*parts, strict=True)]
-            patients += [same[0].patient] * len(parts[0])
+        parts = [(one.score,) if unit == "scan" else one.slice_scores for one in same]
+        most = max(map(len, parts))
+        rows += [*zip(*(part if len(part) == most else (None,) * most for part in parts), strict=True)]
+        patients += [same[0].patient] * most
     scores = np.array(rows, dtype=float).reshape(len(rows), len(repeats)).T  # None becomes NaN
-    kept = np.isfinite(scores).all(axis=0)
+    kept = np.isfinite(scores).any(axis=0)
     return scores[:, kept], np.array(patients, dtype=str)[kept]
 
 

@@ -1,4 +1,4 @@
-"""Scans to look at: every miss that fits, the worst false alarms, the best and the middling outlines, in radiological display."""
+"""Scans to look at: every miss (of more than 200 the lowest), the worst false alarms, best and middling outlines; radiological display."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from medssl.report.figures import Picture, new_figure, to_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSES, ALARMS, OUTLINES, HIGHEST = 24, 10, 2, 6
+MISSES, ALARMS, OUTLINES, HIGHEST = 200, 10, 2, 6
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito, both clear on grey
 
 

@@ -24,7 +24,10 @@ def flow(evidence: Evidence) -> Record:
         name: {
             "found": sum(scan.label == label for scan in scans),
             "rejected": sum(scan.label == label for scan in rejected),
+            "readable": sum(scan.label == label for scan in kept),
+            "eligible": sum(scan.label == label for scan in kept if label is not None),
             "scored": sum(scan.label == label and scan.case.has_score for scan in kept),
+            "analysed": sum(scan.label == label and scan.case.has_score for scan in kept if label is not None),
         }
         for label, name in names.items()
     }
@@ -32,6 +35,8 @@ def flow(evidence: Evidence) -> Record:
         "found": len(scans),
         "rejected": len(rejected),
         "rejected_by_code": dict(Counter(code for scan in rejected for code in scan.case.finding.warnings or ("unknown",))),
+        "readable": len(kept),
+        "eligible": sum(scan.label is not None for scan in kept),
         "scored": sum(scan.case.has_score for scan in kept),
         "without_finite_score": sum(not scan.case.has_score for scan in kept),
         "analysed": {name: len(units.labels) for name, units in evidence.units.items()} | {"segmentation": len(evidence.overlaps)},

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
 _OURS = re.compile(
-    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
+    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d{2,3}_[a-z_]+)\.png"
 )
 
 

@@ -161,6 +161,27 @@ def test_a_verdict_that_turns_in_any_repetition_counts_once() -> None:
     assert (metric.k, metric.n) == (1, 3)
 
 
+def test_a_case_that_loses_its_score_has_turned_and_is_counted() -> None:
+    first, again = scored(0.1, 0.4, 0.6, 0.9), scored(0.1, 0.4, 0.6, 0.9)
+    again[0] = replace(again[0], score=None)
+    record = agreement(first, again, unit="scan", threshold=0.5)
+    assert (record["n"], record["without_score"], record["bias"]) == (3, 1, 0)
+    assert (record["turned"]["k"], record["turned"]["n"]) == (1, 4)
+    assert (ever_turned([first, again], unit="scan", threshold=0.5).k, within_case_deviation([first, again], unit="scan").n) == (1, 3)
+
+
+def test_slices_of_a_scan_that_has_lost_them_have_turned() -> None:
+    first, again = scored(0.1, 0.9, 0.9), scored(0.1, 0.9, 0.9)
+    again[2] = replace(again[2], slice_scores=())
+    record = agreement(first, again, unit="slice", threshold=0.5)
+    assert (record["without_score"], record["turned"]["k"], record["turned"]["n"]) == (1, 1, 3)
+
+
+def test_a_case_without_a_score_in_any_repetition_has_no_verdict_to_turn() -> None:
+    gone = [replace(scored(0.1)[0], score=None), *scored(0.2, 0.3)[1:]]
+    assert ever_turned([gone, gone], unit="scan", threshold=0.5).n == 1
+
+
 def test_repetitions_without_a_number_are_left_out_of_agreement() -> None:
     gone = [replace(outcome, score=None) for outcome in scored(0.1, 0.2)]
     assert "cannot be measured" in str(agreement(scored(0.1, 0.2), gone, unit="scan", threshold=0.5)["note"])

@@ -65,6 +65,20 @@ def test_the_flow_tells_of_every_scan(cohort):
     assert (flow["intention_to_score"]["sensitivity"]["k"], flow["intention_to_score"]["sensitivity"]["n"]) == (6, 9)
 
 
+def test_every_stage_of_the_flow_is_counted_class_by_class(cohort):
+    cohort.add("unknown_0", score=0.9)
+    cohort.add("silent_0", score=float("nan"), label=0)
+    flow = metrics(cohort)["flow"]
+    assert (flow["readable"], flow["eligible"]) == (18, 17)
+    stages = ("found", "rejected", "readable", "eligible", "scored", "analysed")
+    assert {name: tuple(counts.values()) for name, counts in flow["by_class"].items()} == {
+        "lesion": (9, 1, 8, 8, 8, 8),
+        "no lesion": (9, 0, 9, 9, 8, 8),
+        "unknown": (1, 0, 1, 0, 1, 0),
+    }
+    assert all(tuple(counts) == stages for counts in flow["by_class"].values())
+
+
 def test_segmentation_leaves_out_two_empty_masks_and_keeps_a_miss_as_zero(cohort):
     record = metrics(cohort)["segmentation"]
     assert record["excluded_both_empty"] == 7

@@ -137,6 +137,14 @@ def test_repeated_scans_have_agreement_and_turned_verdicts(cohort):
     assert again["ever_turned"]["n"] == 24
 
 
+def test_a_repetition_that_lost_scores_says_of_how_many(cohort):
+    folder = cohort.finish()
+    lost = [replace(one, score=None) if number < 2 else one for number, one in enumerate(outcomes())]
+    write_panel(folder, [CLEAN, (AGAIN[0], lost)])
+    report(folder)
+    assert "2 of them without both scores" in (folder / "report.html").read_text()
+
+
 def test_conditions_that_are_not_done_are_counted_and_left_out(cohort):
     folder = cohort.finish()
     write_panel(folder, [CLEAN, *BLUR])
