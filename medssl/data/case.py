@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.classes import Classes, check_known, scan_label
+from medssl.data.classes import Classes, check_known, is_of_others, scan_label
 from medssl.data.entry import Bits, Stored
 from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
@@ -16,8 +16,11 @@ from medssl.data.window import Window
 from medssl.errors import ManifestError
 
 Target = tuple[int, ...]
+Box = tuple[tuple[int, int], ...]
 
 _BINARY = Classes()
+_LOOKED_AT = 64  # voxels along each axis that tell the body from the air
+_NOISE = 0.005  # share of a plane
 
 
 class Arrays(Protocol):
@@ -40,11 +43,12 @@ class Case:
         shape: (C, I, J, K) of the image.
         label: 1 positive, 0 negative, -1 not known.
         has_mask: Whether it is known where lesion is, voxel by voxel.
-        lesion_slices: Indices along K with lesion.
+        lesion_slices: Indices along K with lesion of positive classes.
         levels: Of each channel: values at or below it are background, outside the body or defaced.
         present: Of each channel: whether the scan has this sequence.
         classes: Which classes there are.
         value_slices: Indices along K of each value of a mask that tells classes apart; empty for lesion against none.
+        marked_slices: Indices along K with anything of the mask, whether positive or not; None for `lesion_slices`.
     """
 
     row: ManifestRow
@@ -57,6 +61,7 @@ class Case:
     present: tuple[bool, ...] = ()
     classes: Classes = _BINARY
     value_slices: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    marked_slices: tuple[int, ...] | None = None
 
     @property
     def target(self) -> Target:
@@ -65,9 +70,9 @@ class Case:
 
     @cached_property
     def numbers(self) -> dict[int, int]:
-        """The number of the class (the first is 1) of each value of the mask; all of it is 1 where no classes are named."""
+        """The number of the class (the first is 1) of each value of the mask; where no classes are named, 1 for all that is positive."""
         if not self.classes.names:
-            return dict.fromkeys(self.value_slices or (1,), 1)
+            return {} if is_of_others(self.row, self.classes) else dict.fromkeys(self.value_slices or (1,), 1)
         named = self.classes.value_names(self.row, self.value_slices)
         return {value: self.classes.names.index(name) + 1 for value, name in named.items()}
 
@@ -100,7 +105,7 @@ class Case:
             return None
         parts = mask.everywhere if parts is None else parts
         if not self.classes.names:
-            return mask[parts]
+            return mask.only(parts, tuple(self.numbers))
         found = [np.uint8(number) * mask.only(parts, (value,)) for value, number in self.numbers.items()]
         return np.asarray(np.max(found, axis=0) if found else mask[parts] * 0, dtype=np.uint8)
 
@@ -117,12 +122,35 @@ class Case:
 
     def slices_of(self, value: int) -> Sequence[int]:
         """Indices along K with a value of the mask."""
-        return self.value_slices[value] if self.value_slices else self.lesion_slices.tolist()
+        if self.value_slices:
+            return self.value_slices[value]
+        return self.lesion_slices.tolist() if self.marked_slices is None else self.marked_slices
+
+    @cached_property
+    def box(self) -> Box:
+        """First voxel and end, along I, J, K, of what is above `levels` in any channel; all of the scan where no level is known.
+
+        Every n-th voxel is looked at, 64 or more along an axis, once for each scan; a plane with less than 0.5 % above is background, so
+        that noise in air does not count.
+        """
+        if not self.levels:
+            return tuple((0, length) for length in self.shape[1:])
+        steps = [max(1, length // _LOOKED_AT) for length in self.shape[1:]]
+        sample = self.image[(slice(None), *(slice(None, None, step) for step in steps))]
+        body = np.any(sample > np.array(self.levels, np.float32)[:, None, None, None], axis=0, keepdims=True)[0]
+        return tuple(_reach(body, axis, steps[axis], self.shape[1 + axis]) for axis in range(3))
 
     @property
     def known(self) -> bool:
         """Whether it is known where lesion is: a mask, or a scan that is known to have none."""
         return self.has_mask or scan_label(self.row) == 0
+
+
+def _reach(body: NDArray[np.bool_], axis: int, step: int, length: int) -> tuple[int, int]:
+    """First voxel and end of a body along one axis of a scan, of which every `step`-th voxel was looked at."""
+    share = body.mean(axis=tuple(other for other in range(3) if other != axis))
+    found = np.flatnonzero(share > _NOISE)
+    return (max(0, int(found[0]) * step - step + 1), min(length, int(found[-1]) * step + step)) if len(found) else (0, length)
 
 
 def load_cases(
@@ -153,9 +181,10 @@ def _case(store: Store, row: ManifestRow, classes: Classes, *, masks: bool) -> C
     has_mask = masks and entry.lesion is not None
     values = dict(zip(entry.values, entry.value_slices, strict=True)) if has_mask else {}
     label = scan_label(row, classes.positives)
-    slices = np.array(entry.lesion_slices if has_mask else (), dtype=np.intp)
-    case = Case(row, store, entry.shape, label, has_mask, slices, entry.levels, entry.present, classes, values)
+    marked = entry.lesion_slices if has_mask else ()
+    slices = np.array(() if is_of_others(row, classes) else marked, dtype=np.intp)
+    case = Case(row, store, entry.shape, label, has_mask, slices, entry.levels, entry.present, classes, values, marked)
     if not has_mask or not classes.names:
         return case
-    found = sorted({k for value in case.positive_values for k in values.get(value, entry.lesion_slices)})
+    found = sorted({k for value in case.positive_values for k in case.slices_of(value)})
     return replace(case, lesion_slices=np.array(found, dtype=np.intp), label=label if row.label else int(bool(found)))

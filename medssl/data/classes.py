@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medssl.data.manifest import ManifestRow
+from medssl.data.masks import LESION
 from medssl.errors import ConfigError, ManifestError
 
 NOTHING = frozenset({"normal", "healthy", "none", "negative", "control", "0", "no", "false"})
@@ -61,7 +62,12 @@ class Classes:
     @property
     def positives(self) -> tuple[str, ...]:
         """The positive classes, spelled out where classes are named."""
-        return self.positive or tuple(name for name in self.names if name.casefold() not in NOTHING)
+        return self.positive or tuple(self.lesions)
+
+    @property
+    def lesions(self) -> list[str]:
+        """The named classes but those of "nothing there"."""
+        return [name for name in self.names if name.casefold() not in NOTHING]
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -111,18 +117,28 @@ class Classes:
         return (found[0] if len(found) == 1 else UNKNOWN,)
 
     def value_names(self, row: ManifestRow, values: Iterable[int]) -> dict[int, str]:
-        """The class of each value of a scan's mask; a mask of lesion against none is of the scan's class, where that is one class.
+        """The class of each value of a scan's mask; a mask of lesion against none is of the scan's class, or of the only one there is.
 
         Args:
             row: The scan.
-            values: Of its mask; empty for lesion against none, which holds 1.
+            values: Of its mask; empty for lesion against none, which holds 1 whether the file had 1 or 255.
         """
         said = [name for name in labels_of(row) if name in self.names]
+        if len(said) != 1 and not self.mask_values:
+            said = self.lesions
         found = tuple(values)
         if not found and len(said) == 1:
             return {1: said[0]}
         named = dict(zip(self.values, self.names, strict=False))
-        return {value: named[value] for value in found or (1,) if value in named}
+        if not found:
+            held = [named[value] for value in LESION if value in named]
+            return dict(zip((1,), held, strict=False))
+        return {value: named[value] for value in found if value in named}
+
+
+def is_of_others(row: ManifestRow, classes: Classes) -> bool:
+    """Whether the lesions of a scan do not count, as none of its classes is positive; named classes tell so voxel by voxel instead."""
+    return not classes.names and bool(row.label) and scan_label(row) > scan_label(row, classes.positive)
 
 
 def check_known(classes: Classes, rows: Iterable[ManifestRow], *, needed: bool = False) -> None:

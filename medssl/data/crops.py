@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medssl.data.case import Case, Target
+from medssl.data.case import Box, Case, Target
 from medssl.data.entry import decode
 from medssl.data.window import padded, window_at
 from medssl.errors import ConfigError, ManifestError
@@ -78,12 +78,22 @@ Fit = Callable[[Tensor, Sequence[int]], Tensor]
 """What resizes images (B, C, *S) to a size along each axis."""
 
 
-def any_centre(case: Case, crops: Crops, generator: np.random.Generator) -> Sequence[int]:
-    """A centre whose crop lies inside the scan, or the middle along axes where the scan is smaller than the crop."""
+def any_centre(case: Case, crops: Crops, generator: np.random.Generator, box: Box | None = None) -> Sequence[int]:
+    """A centre whose crop lies inside the scan, or the middle along axes where the scan is smaller than the crop.
+
+    Args:
+        case: The scan.
+        crops: Size of the crop.
+        generator: Of what is drawn.
+        box: The centre lies in it where a crop inside the scan can have its centre there; None for all of the scan.
+    """
     centre = []
-    for length, width in zip(case.shape[1:], crops.extent, strict=True):
+    sides = [(0, length) for length in case.shape[1:]] if box is None else box
+    for length, width, (first, end) in zip(case.shape[1:], crops.extent, sides, strict=True):
         low = min(width // 2, length // 2)
-        centre.append(int(generator.integers(low, max(low + 1, length - (width - width // 2) + 1))))
+        high = max(low + 1, length - (width - width // 2) + 1)
+        low = min(max(low, first), high - 1)
+        centre.append(int(generator.integers(low, max(low + 1, min(high, end)))))
     return centre
 
 

@@ -70,7 +70,7 @@ class CropDataset(Dataset[Sample]):
             case = self.with_lesion[generator.integers(len(self.with_lesion))]
             return case, lesion_centre(case, self.crops, generator)
         case = self.by_class.draw(generator) if self.by_class else self.cases[generator.integers(len(self.cases))]
-        return case, any_centre(case, self.crops, generator)
+        return case, any_centre(case, self.crops, generator, case.box if self.fit is None else None)
 
 
 class Spot(NamedTuple):

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,6 +31,7 @@ from medssl.volume import Volume
 
 _POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in another file of the folder
 _VOLUME = re.compile(r"t\d{3,}")  # of a file of several
+_SAME_PLACE = 0.1  # of a voxel: grids whose corners lie further apart are not the same
 _RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
 
 
@@ -190,9 +192,15 @@ def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -
     if not row.lesion:
         return image, None
     lesion = read_volume(folder / row.lesion, options, constant_allowed=True).to_ras()
-    if lesion.shape != image.shape or not np.allclose(lesion.affine, image.affine, atol=1e-2):
+    if lesion.shape != image.shape or _apart(lesion, image) > _SAME_PLACE * min(image.spacing_mm):
         raise ScanError("label_mismatch", f"the mask has shape {lesion.shape} or place unlike the scan's {image.shape}")
     return image, replace(lesion, affine=image.affine)
+
+
+def _apart(one: Volume, other: Volume) -> float:
+    """How far apart, in mm, the corners of two grids of one shape lie at most."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, length - 1) for length in one.shape))])
+    return float(np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max())
 
 
 def _put(storing: Storing, image: Volume, lesion: Volume | None) -> None:

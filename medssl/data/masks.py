@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 _MOST_CLASSES = 16  # a mask of more values numbers its lesions, or is no drawing at all, and counts as lesion against none
 _LARGEST = 255
-_LESION = (1, _LARGEST)  # what masks of lesion against none hold
+LESION = (1, _LARGEST)  # what masks of lesion against none hold
 
 
 def class_values(mask: NDArray[Any]) -> tuple[int, ...]:
@@ -21,7 +21,7 @@ def class_values(mask: NDArray[Any]) -> tuple[int, ...]:
     if len(found) > _MOST_CLASSES or any(value > _LARGEST or value != int(value) for value in found):
         return ()
     values = tuple(int(value) for value in found)
-    return () if not values or (len(values) == 1 and values[0] in _LESION) else values
+    return () if not values or (len(values) == 1 and values[0] in LESION) else values
 
 
 class Bits:

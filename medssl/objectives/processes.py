@@ -38,10 +38,10 @@ def mean_of(total: Tensor, count: Tensor) -> Tensor:
 
     Args:
         total: Scalar with gradient.
-        count: How much it is the sum of, without gradient; 0 in every process gives 0.
+        count: How much it is the sum of, or the sum of the weights in it, without gradient; 0 in every process gives 0.
     """
     whole = summed(count.detach())
-    return summed(total) / whole.clamp(min=1)
+    return summed(total) / torch.where(whole > 0, whole, 1)
 
 
 class _Gather(Function):

@@ -188,7 +188,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     recipe.training.check_batch(feed.batch_size)
     store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
-    check_cases(network, train, split=labels.train_split)
+    check_cases(network, train, split=labels.train_split, held=[*part.held, *part.selecting])
     begun = begin(
         network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
     )

@@ -67,19 +67,61 @@ def is_usable(network: Network, case: Case) -> bool:
     return by_slice or -1 not in case.target
 
 
-def check_cases(network: Network, cases: Sequence[Case], *, split: str) -> None:
-    """Whether the labels and masks of training scans agree, and every class has a patient.
+def check_cases(network: Network, cases: Sequence[Case], *, split: str, held: Sequence[Case] = ()) -> None:
+    """Whether the labels and masks of scans agree, and every class has a patient to learn from.
+
+    Args:
+        network: What is trained.
+        cases: Scans to learn from.
+        split: Their name.
+        held: Scans that weights or thresholds are chosen on, whose labels and masks have to agree as well.
 
     Raises:
-        ManifestError: `label_mismatch` for a scan whose class says lesion and whose mask is empty, or the other way round; `no_rows` for a
-            class without a patient.
+        ManifestError: `label_mismatch` for a scan whose class says lesion and whose mask is empty, or the other way round; `bad_label` for
+            what masks hold and no class names; `no_rows` for a class without a patient.
     """
-    _check_contradictions(cases)
+    every = list({case.row.scan_id: case for case in (*cases, *held)}.values())
+    _check_contradictions(every)
+    _check_values(every)
+    _check_labels(every)
     patients = patients_by_class(network, cases)
     missing = [name for name, found in patients.items() if not found]
     if missing:
         counts = ", ".join(f"{name} {len(found)}" for name, found in patients.items())
         raise ManifestError("no_rows", f"class {missing[0]!r} has no patient in split {split!r} ({counts}); label some, or leave it out")
+
+
+def _check_values(cases: Sequence[Case]) -> None:
+    """Whether every value of the masks is of a named class; what is of none would be learned as background."""
+    classes = cases[0].classes
+    unnamed = Counter(value for case in cases if classes.names for value in _held_values(case) - set(case.numbers))
+    if unnamed:
+        found = ", ".join(f"{value} ({count} scans)" for value, count in sorted(unnamed.items()))
+        raise ManifestError(
+            "bad_label",
+            f"no class is named for what masks hold: {found}; labels.mask_values are {list(classes.values)}. Name a class for each value "
+            "(labels.positive may leave it out), or correct the masks",
+        )
+
+
+def _held_values(case: Case) -> set[int]:
+    """The values of a scan's mask; 1 for lesion against none."""
+    return set(case.value_slices) or ({1} if case.marked_slices else set())
+
+
+def _check_labels(cases: Sequence[Case]) -> None:
+    """Whether masks of lesion against none have their class from the label of the scan, where those of other scans have it from there."""
+    classes = cases[0].classes
+    if classes.multi_label or len(classes.lesions) < 2:
+        return
+    marked = [case for case in cases if case.marked_slices and not case.value_slices]
+    without = [case.row.scan_id for case in marked if not case.row.label]
+    if 0 < len(without) < len(marked):
+        raise ManifestError(
+            "bad_label",
+            f"{len(without)} scans have a mask of lesion against none and no label that says of which class: {_shown(without)}; "
+            "label them, or leave them out",
+        )
 
 
 def _check_contradictions(cases: Sequence[Case]) -> None:
@@ -92,10 +134,13 @@ def _check_contradictions(cases: Sequence[Case]) -> None:
         if says_lesion != (case.row.has_lesion == "1") and case.row.has_lesion:
             wrong["an empty mask" if says_lesion else "a mask with lesion"].append(f"{case.row.scan_id} ({case.row.label})")
     for what, scans in wrong.items():
-        shown = ", ".join(scans[:_SHOWN]) + (", ..." if len(scans) > _SHOWN else "")
         raise ManifestError(
-            "label_mismatch", f"{len(scans)} scans have {what} and a label that says otherwise: {shown}; correct one of both"
+            "label_mismatch", f"{len(scans)} scans have {what} and a label that says otherwise: {_shown(scans)}; correct one of both"
         )
+
+
+def _shown(scans: Sequence[str]) -> str:
+    return ", ".join(scans[:_SHOWN]) + (", ..." if len(scans) > _SHOWN else "")
 
 
 def patients_by_class(network: Network, cases: Sequence[Case]) -> dict[str, set[str]]:
@@ -118,8 +163,7 @@ def _held(network: Network, case: Case) -> Iterator[str]:
     """The classes that a scan is an example of."""
     names = case.classes.names
     if network.task != "classification":
-        slices = case.value_slices or {1: tuple(case.lesion_slices)}
-        numbers = {number for value, number in case.numbers.items() if len(slices.get(value, ()))}
+        numbers = {number for value, number in case.numbers.items() if len(case.slices_of(value))}
         yield from (names[number - 1] if names else "lesion" for number in sorted(numbers))
         return
     for target in set(targets(network, case)):

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from medssl.data.classes import Classes, check_known, scan_label
-from medssl.data.dataset import Case, CropDataset, Crops, cut
+from medssl.data.dataset import Case, CropDataset, Crops, cut, load_cases
 from medssl.data.entry import Bits, encode
 from medssl.data.manifest import ManifestRow, _label
+from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.inference import fitted
+from tests.training.classes_store import write_classes
 
 BREAST = Classes(("normal", "benign", "malignant"), positive=("malignant",))
 FINDINGS = Classes(("nodule", "effusion"), multi_label=True)
@@ -160,3 +163,34 @@ def test_a_bag_holds_slices_from_all_over_one_scan() -> None:
     assert batch["image"].shape == (5, 4, 1, 8, 8)
     assert (batch["image"][:, :, 0, 0, 0] // 3).equal(torch.arange(4.0).expand(5, 4))
     assert batch["label"].tolist() == [[1, 0]] * 5
+
+
+def test_lesions_of_a_class_that_is_not_positive_are_none_where_no_class_is_named() -> None:
+    benign = case("benign", Classes(positive=("malignant",)), marks={(4, 4, 1): 1})
+    sample = cut(benign, (4, 4, 1), Crops((8, 8)))
+    assert (int(sample["label"]), int(sample["lesion"].sum())) == (0, 0)
+    assert benign.slice_target(1) == (0,)
+    assert benign.lesion is not None
+    assert not benign.lesion.any()
+
+
+def test_a_store_tells_the_lesions_of_others_from_those_of_positive_classes(tmp_path: Path) -> None:
+    store = Store(write_classes(tmp_path / "store", ["benign", "malignant"], values=[(1,), (1,)]))
+    benign, malignant = load_cases(store, store.manifest.split("val"), ("malignant",))
+    assert (benign.lesion_slices.tolist(), malignant.lesion_slices.tolist()) == ([], [0, 1])
+    assert CropDataset([benign, malignant], Crops((8, 8)), seed=0).with_lesion == [malignant]
+
+
+def test_slices_of_a_class_that_is_not_positive_keep_their_class(tmp_path: Path) -> None:
+    store = Store(write_classes(tmp_path / "store", ["benign"], values=[(1,)]))
+    (benign,) = load_cases(store, store.manifest.split("val"), classes=BREAST)
+    assert [benign.slice_target(k) for k in range(4)] == [(1,), (1,), (0,), (0,)]
+
+
+def test_a_mask_of_255_alone_is_of_the_class_with_that_value() -> None:
+    values = Classes(("oedema", "core"), mask_values=(128, 255))
+    assert values.value_names(row(), ()) == {1: "core"}
+
+
+def test_a_mask_of_lesion_against_none_is_of_the_only_class_that_is_a_lesion() -> None:
+    assert Classes(("normal", "malignant")).value_names(row(), ()) == {1: "malignant"}

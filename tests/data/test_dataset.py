@@ -204,3 +204,38 @@ def test_a_volume_crop_without_lesion_is_not_called_lesion() -> None:
 def test_bags_of_crops_are_refused() -> None:
     with pytest.raises(ConfigError, match="whole slices"):
         CropDataset([case()], Crops((8, 8), bag=4), seed=0)
+
+
+def body(shape: tuple[int, int, int], where: tuple[slice, slice, slice]) -> Case:
+    """A scan of air around a body."""
+    found = case(shape)
+    stored = found.arrays.image(found.row)
+    stored[:] = 0
+    stored[(0, *where)] = 1
+    return replace(found, levels=(0.05,))
+
+
+def test_crops_without_lesion_are_centred_on_the_body() -> None:
+    one = body((60, 40, 12), (slice(30, 50), slice(10, 30), slice(4, 9)))
+    assert one.box == ((30, 50), (10, 30), (4, 9))
+    images = CropDataset([one], Crops((8, 8)), seed=0).__getitems__(range(60))["image"]
+    assert images.flatten(1).amax(dim=1).tolist() == [1.0] * 60
+
+
+def test_the_box_of_a_large_scan_holds_its_body_to_a_few_voxels() -> None:
+    (first, end), *others = body((300, 20, 4), (slice(101, 203), slice(None), slice(None))).box
+    assert first <= 101 <= first + 4
+    assert end - 4 <= 203 <= end
+    assert others == [(0, 20), (0, 4)]
+
+
+def test_a_scan_without_air_is_cropped_as_if_nothing_was_known_of_its_body() -> None:
+    full = body((32, 32, 9), (slice(None), slice(None), slice(None)))
+    first, same = (CropDataset([one], Crops((8, 6, 4)), seed=3).__getitems__(range(20)) for one in (full, replace(full, levels=())))
+    assert first["image"].equal(same["image"])
+
+
+def test_a_body_at_the_edge_or_smaller_than_a_crop_is_cropped_inside_the_scan() -> None:
+    edge = body((32, 32, 4), (slice(28, 32), slice(0, 4), slice(3, 4)))
+    images = CropDataset([edge], Crops((16, 16)), seed=0).__getitems__(range(20))["image"]
+    assert images.flatten(1).amax(dim=1).tolist() == [1.0] * 20

@@ -98,6 +98,20 @@ def test_a_mask_of_another_shape_is_refused_by_name(folder: Path, tmp_path: Path
     assert [scan["reasons"] for scan in scans if scan["status"] == "rejected"] == [["label_mismatch"]]
 
 
+@pytest.mark.parametrize(("moved_mm", "reasons"), [(0.05, []), (0.2, [["label_mismatch"]])])
+def test_a_mask_of_another_place_is_refused_by_how_far_it_lies(folder: Path, tmp_path: Path, moved_mm: float, reasons: list[str]) -> None:
+    path = folder / "p3" / "lesion.nii.gz"
+    mask = nib.load(path)
+    affine = mask.affine.copy()
+    affine[0, 0] -= moved_mm / 23  # the far corner of 24 voxels moves so far, and no entry by more than a hundredth
+    lesion = nib.Nifti1Image(np.asarray(mask.dataobj).copy(), affine)
+    lesion.header.set_xyzt_units("mm")
+    nib.save(lesion, path)
+    prepare(folder, tmp_path / "store")
+    scans = json.loads((tmp_path / "store" / "intake.json").read_text())["scans"]
+    assert [scan["reasons"] for scan in scans if scan["status"] == "rejected"] == reasons
+
+
 def test_nothing_is_done_twice(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(folder, tmp_path / "store")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "arrays").iterdir()}

@@ -1,11 +1,13 @@
 """Fine-tuning of every task of named classes, from a store to the numbers of a report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from medssl.data.manifest import Manifest
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.bundle import Bundle
@@ -121,6 +123,15 @@ def test_an_unknown_class_is_named_before_training(tmp_path: Path) -> None:
     store = write_classes(tmp_path / "store", [*BREAST, "cyst"])
     with pytest.raises(ManifestError, match=r"does not name 'cyst' \(\d scans\)"):
         tuned(tmp_path, settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES))
+
+
+def test_a_contradiction_in_validation_is_named_before_training(tmp_path: Path) -> None:
+    store = Store(write_classes(tmp_path / "store", ["lesion", "normal"], values=[(1,), ()]))
+    rows = tuple(replace(row, label="normal") if row.split == "val" else row for row in store.manifest.rows)
+    Manifest(rows).write(store.folder / "manifest.csv")
+    with pytest.raises(ManifestError, match=r"1 scans have a mask with lesion and a label that says otherwise: s20"):
+        tuned(tmp_path, settings(store.folder, "heads.Classifier", classes=1, labels={}, encoder=VOLUMES))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whether labels, masks, network and loss of a run fit each other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,40 @@ def test_weights_may_be_given_for_each_channel(tmp_path: Path) -> None:
 def test_equal_weights_are_no_weights(tmp_path: Path) -> None:
     assert channel_weights(CrossEntropy(), classifier(), cases(tmp_path, ["lesion"], Classes())) is None
     assert torch.is_tensor(channel_weights(CrossEntropy(weights=(1.0, 2.0)), classifier(), []))
+
+
+def test_what_masks_hold_and_no_class_names_is_refused_with_counts(tmp_path: Path) -> None:
+    found = cases(tmp_path, ["", "", ""], TUMOUR, values=[(2, 4), (2, 7), (7,)])
+    with pytest.raises(ManifestError, match=r"no class is named for what masks hold: 7 \(4 scans\); labels.mask_values are \[2, 4\]"):
+        check_cases(segmenter(3), found, split="train")
+
+
+def test_a_mask_of_lesion_against_none_that_no_class_names_is_refused(tmp_path: Path) -> None:
+    found = cases(tmp_path, ["", ""], TUMOUR, values=[(2, 4), (1,)])
+    with pytest.raises(ManifestError, match=r"no class is named for what masks hold: 1 \(2 scans\)"):
+        check_cases(segmenter(3), found, split="train")
+
+
+def test_a_mask_without_a_label_is_refused_where_labels_tell_classes_apart(tmp_path: Path) -> None:
+    found = cases(tmp_path, ["benign", "malignant", ""], Classes(("benign", "malignant")), values=[(1,), (1,), (1,)])
+    with pytest.raises(ManifestError, match=r"2 scans have a mask of lesion against none and no label .*: s02, s12"):
+        check_cases(segmenter(3), found, split="train")
+
+
+def test_a_mask_of_the_first_class_alone_needs_no_label_where_masks_tell_classes_apart(tmp_path: Path) -> None:
+    found = cases(tmp_path, ["", ""], Classes(("oedema", "core")), values=[(1, 2), (1,)])
+    check_cases(segmenter(3), found, split="train")
+    assert found[1].numbers == {1: 1}
+
+
+def test_a_lesion_that_is_not_positive_is_an_example_of_its_class(tmp_path: Path) -> None:
+    found = cases(tmp_path, ["benign", "malignant"], Classes(("benign", "malignant"), positive=("malignant",)), values=[(1,), (1,)])
+    assert {name: len(held) for name, held in patients_by_class(segmenter(3), found).items()} == {"benign": 2, "malignant": 2}
+
+
+def test_scans_that_thresholds_are_chosen_on_may_not_contradict_themselves(tmp_path: Path) -> None:
+    train = cases(tmp_path / "train", ["lesion", "normal"], Classes(), values=[(1,), ()])
+    held = cases(tmp_path / "held", ["normal"], Classes(), values=[(1,)])
+    check_cases(classifier(), train, split="train")
+    with pytest.raises(ManifestError, match="a mask with lesion and a label that says otherwise"):
+        check_cases(classifier(), train, split="train", held=[replace(one, row=replace(one.row, scan_id="other")) for one in held])

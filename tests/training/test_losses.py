@@ -194,3 +194,11 @@ def test_a_network_with_deep_supervision_learns_at_every_scale() -> None:
 def test_a_value_out_of_range_is_refused(make: Callable[[], Loss]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         make()
+
+
+def test_weights_of_a_small_batch_do_not_damp_its_mean() -> None:
+    logits, label = torch.tensor([[0.5], [-1.0]]), torch.tensor([1, 1])
+    plain, weighed = (
+        CrossEntropy()(logits, Truth.of_labels(label, 1, weights=weights)) for weights in (None, torch.tensor([[3.0], [0.25]]))
+    )
+    torch.testing.assert_close(weighed, plain)
