@@ -1,12 +1,15 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
+import pytest
 import torch
 
 from medssl.data.unlabelled import Unlabelled
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
-from medssl.training.callbacks import Pictures
+from medssl.training import callbacks
+from medssl.training.callbacks import Pictures, ProgressLine
 from medssl.training.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
@@ -30,10 +33,13 @@ def pretrainer() -> Pretrainer:
     return Pretrainer(MAE(encoder, decoder_width=16, decoder_depth=1), Training(), seed=0)
 
 
+def idle_trainer() -> L.Trainer:
+    return L.Trainer(max_steps=0, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
+
+
 def drawn(module: Pretrainer, folder: Path) -> bytes:
     """The picture of step 0."""
-    trainer = L.Trainer(max_steps=0, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
-    Pictures(crops(), folder, seed=0, every=1).on_train_batch_end(trainer, module, None, None, 0)
+    Pictures(crops(), folder, seed=0, every=1).on_train_batch_end(idle_trainer(), module, None, None, 0)
     return (folder / "step000000.png").read_bytes()
 
 
@@ -54,3 +60,13 @@ def test_a_picture_leaves_the_mode_of_training(tmp_path: Path) -> None:
 def test_the_numbers_of_samples_stay_on_the_processor_when_a_batch_goes_to_a_device() -> None:
     there = pretrainer().transfer_batch_to_device(crops(), torch.device("meta"), 0)
     assert {name for name, value in there.items() if value.device.type == "cpu"} == {"number"}
+
+
+def test_the_bar_reads_the_loss_now_and_then_as_every_reading_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, trainer, readings = ProgressLine("MAE", every=1000), idle_trainer(), list[L.Trainer]()
+    trainer.accumulate_grad_batches = 2  # parts of a step, behind which no log line is due
+    monkeypatch.setattr(callbacks, "_terms", lambda asked: readings.append(asked) or "")
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=iter([1.0, 1.0, 1.1, 1.2, 2.0, 2.0]).__next__))
+    for _ in range(4):
+        bar.on_train_batch_end(trainer, pretrainer(), None, None, 0)
+    assert len(readings) == 2
