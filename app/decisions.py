@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medssl.cells import safe
 from medssl.errors import MedSSLError, NoSpaceError
 
 VERDICTS = ("agree", "disagree", "uncertain")
@@ -126,13 +127,8 @@ def current(decisions: pd.DataFrame) -> pd.DataFrame:
 
 def safe_csv(table: pd.DataFrame) -> bytes:
     """A table as UTF-8 CSV whose text cells cannot run as formulas in a spreadsheet."""
-    safe = table.copy()
-    for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = safe[name].map(escape_formula)
-    return safe.to_csv(index=False).encode("utf-8")
-
-
-def escape_formula(cell: object) -> object:
-    """Put a quote before text that a spreadsheet would run."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    shown = table.copy()
+    for name in shown.columns:
+        if not pd.api.types.is_numeric_dtype(shown[name]):
+            shown[name] = shown[name].map(safe)
+    return shown.to_csv(index=False).encode("utf-8")

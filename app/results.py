@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from medssl.cells import plain
 from medssl.errors import ManifestError
 from medssl.scoring.finding import Finding
 
@@ -118,6 +119,6 @@ def with_truth(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if not path.is_file():
         return table.assign(site="", label=float("nan"))
     reference = load_table(path, modified(path)).drop_duplicates("scan_id").set_index("scan_id")
-    site = reference["site"] if "site" in reference else pd.Series(dtype=str)
+    site = reference["site"].map(plain) if "site" in reference else pd.Series(dtype=str)
     label = pd.to_numeric(reference["label"], errors="coerce") if "label" in reference else pd.Series(dtype=float)
     return table.assign(site=table["scan_id"].map(site).fillna(""), label=table["scan_id"].map(label).astype(float))

@@ -66,8 +66,10 @@ def load_maps(folder: Path, scan_id: str, modified: tuple[float, ...]) -> ScanMa
         modified: Time of change of each of `KINDS`, 0 where absent; keys the cache.
 
     Raises:
-        ScanError: The image cannot be read, or a map lies on another grid.
+        ScanError: The image cannot be read, a map lies on another grid, or a link leads out of the folder.
     """
+    if not all(map_path(folder, scan_id, kind).resolve().is_relative_to(folder.resolve()) for kind in KINDS):
+        raise ScanError("path_escape", "a map of this scan lies outside the folder; run `medssl score` again")
     found = {kind: read_map(map_path(folder, scan_id, kind)) for kind, time in zip(KINDS, modified, strict=True) if time}
     if "image" not in found:
         raise ScanError("not_found", "this scan has no image map; run `medssl score` again")

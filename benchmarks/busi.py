@@ -2,9 +2,10 @@
 
 Data: BUSI (Al-Dhabyani et al., Data in Brief 2020). One split by groups of neighbouring numbers of a class, nearly equal images kept
 together. The hybrid pretrains on every training image without labels; a classifier of the three classes and a segmenter of lesions are
-then fine-tuned from it and from scratch. MONAI's networks start from scratch and train for as long as the slower arm of their task took,
-pretraining included; masks of its U-Net are cut at one half. Test images are scored once an arm. The images have no patient ids, and
-calipers in them are a shortcut for a classifier: nothing here is a claim about breast cancer.
+then fine-tuned from it and from scratch. MONAI's networks start from scratch and train for the processor time of the slower arm of their
+task, pretraining included; masks of its U-Net are cut at one half. Test images are scored once an arm, and the arm that stands for medssl
+in the record is the hybrid, whatever scratch reaches. The images have no patient ids, and calipers in them are a shortcut for a classifier:
+nothing here is a claim about breast cancer.
 
     python -m benchmarks.busi [--data BUSI_FOLDER] [--work FOLDER] [--steps 300]
 
@@ -34,7 +35,7 @@ from medssl.scoring.predictor import Predictor
 from medssl.training.launch import launch_finetune, launch_pretrain
 
 CLASSES = ("benign", "malignant", "normal")
-ARMS = ("scratch", "hybrid")
+ARMS, OURS = ("scratch", "hybrid"), "hybrid"
 PEERS = {"classify": "MONAI DenseNet121 from scratch", "segment": "MONAI BasicUNet from scratch"}
 NETWORKS = {
     "classify": ("classes/busi_classifier", ["--labels.classes", json.dumps(CLASSES)]),
@@ -108,7 +109,7 @@ def overlap(found: Mapping[str, float], test: Sequence[Case]) -> Metric:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
+    """Run every arm and print the table, then the hybrid against DenseNet121 as JSON."""
     study(__doc__, DATA, find, compare, argv)
 
 
@@ -138,14 +139,13 @@ def compare(store: Store, work: Path, steps: int) -> None:
 
 def report(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, Mapping[str, float]]) -> None:
     """Print a Markdown table and the record."""
-    print("| task | arm | value | seconds of training |\n|---|---|--:|--:|")
+    print("| task | arm | value | seconds of processor |\n|---|---|--:|--:|")
     for task, name in (("classify", "macro AUROC"), ("segment", "Dice")):
         for arm, metric in found[task].items():
             print(f"| {name} | {arm} | {cell(metric)} | {seconds[task][arm]:.0f} |")
     values = {task: {arm: float(metric.value or 0) for arm, metric in metrics.items()} for task, metrics in found.items()}
-    best = max(values["classify"][arm] for arm in ARMS)
-    peer = values["classify"][PEERS["classify"]]
-    record = {"benchmark": "busi", "medssl": best, "peer": peer, "peer_name": PEERS["classify"], "ratio": best / peer}
+    ours, peer = (values["classify"][arm] for arm in (OURS, PEERS["classify"]))
+    record = {"benchmark": "busi", "medssl": ours, "peer": peer, "peer_name": PEERS["classify"], "ratio": ours / peer}
     print(json.dumps(record | {"unit": "macro AUROC", "higher_is_better": True, "all": values}))
 
 

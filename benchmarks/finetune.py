@@ -3,7 +3,8 @@
 Both train the same network (MONAI's residual U-Net, equal first weights) on the same prepared scans of a generated cohort, with crops of
 the same size, half of them on lesions, the same kinds of augmentation, Dice + cross entropy and AdamW for the same number of steps.
 
-- MONAI: CacheDataset, RandCropByPosNegLabeld, dictionary transforms, DataLoader, a plain loop
+- MONAI: CacheDataset, RandCropByPosNegLabeld (with the places of lesion found anew at each draw, or cached by FgBgToIndicesd), dictionary
+  transforms, DataLoader, a plain loop
 - medssl: `medssl.training.run.fit`, with its progress, logs and checkpoints
 
 Parts of both runs take turns; the first steps of each part are discarded. Then both networks segment scans that neither has seen.
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import nibabel as nib
@@ -33,6 +35,7 @@ from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
+    FgBgToIndicesd,
     LoadImaged,
     RandAffined,
     RandCropByPosNegLabeld,
@@ -110,14 +113,16 @@ def masked(case: Case) -> NDArray[np.uint8]:
     return mask
 
 
-def cached(files: Sequence[dict[str, str]]) -> CacheDataset:
-    """The scans in memory, with the random transforms of a training script."""
+def cached(files: Sequence[dict[str, str]], *, places: bool) -> CacheDataset:
+    """The scans in memory, also the places of their lesions if asked, with the random transforms of a training script."""
     keys, angle = ["image", "lesion"], np.deg2rad(ROTATION)
+    known: dict[str, Any] = {"fg_indices_key": "lesion_fg_indices", "bg_indices_key": "lesion_bg_indices"} if places else {}
     steps = [
         LoadImaged(keys),
         EnsureChannelFirstd(keys),
         SpatialPadd(keys, CROP),
-        RandCropByPosNegLabeld(keys, "lesion", CROP, pos=1, neg=1, num_samples=2),
+        *([FgBgToIndicesd("lesion")] if places else []),
+        RandCropByPosNegLabeld(keys, "lesion", CROP, pos=1, neg=1, num_samples=2, **known),
         *[RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)],
         RandAffined(
             keys, prob=1.0, rotate_range=(0, 0, angle), scale_range=(0.15,) * 3, mode=("bilinear", "nearest"), padding_mode="border"
@@ -187,10 +192,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         train, test, files = make_data(scratch)
-        data = cached(files)
+        data, placed = cached(files, places=False), cached(files, places=True)
         arms: dict[str, Callable[[int], Trained]] = {
-            "MONAI, no workers": lambda steps: train_peer(data, steps, 0),
-            "MONAI, 2 workers": lambda steps: train_peer(data, steps, 2),
+            "MONAI": lambda steps: train_peer(data, steps, 0),
+            "MONAI, places cached": lambda steps: train_peer(placed, steps, 0),
+            "MONAI, cached, 2 workers": lambda steps: train_peer(placed, steps, 2),
             "medssl": lambda steps: train_ours(train, scratch, steps, 0),
         }
         print(f"{len(train)} training and {len(test)} test scans with lesions, shape {list(train[0].shape)}")
@@ -203,7 +209,7 @@ def report(arms: Mapping[str, Callable[[int], Trained]], test: Sequence[Case], r
     medians = {name: statistics.median(one[name] for one in seconds) for name in arms}
     ratios = {name: statistics.median(one[name] / one["medssl"] for one in seconds) for name in arms}
     for name, value in medians.items():
-        print(f"{name:20}{1e3 * value:7.0f} ms a step, medssl {ratios[name]:.2f} times as fast")
+        print(f"{name:26}{1e3 * value:7.0f} ms a step, medssl {ratios[name]:.2f} times as fast")
     best = min((name for name in arms if name != "medssl"), key=medians.__getitem__)
     found = {name: mean_dice(copy.deepcopy(arms[name](dice_steps)[0]), test) for name in (best, "medssl")} if dice_steps else {}
     if found and max(found.values()) == 0:

@@ -2,9 +2,10 @@
 
 Data: IQ-OTH/NCCD (Alyasriy, AL-Huseiny, Mendeley Data). All arms share one split by groups of neighbouring numbers, in which nearly equal
 images are kept together; their pairs are counted and printed. Encoders see every training image without labels for the same number of
-steps; then each is fine-tuned with all training labels. DenseNet121 starts from scratch and trains for as long as the slowest arm took,
-pretraining included. Thresholds come from validation images; test images are scored once an arm. The images have no patient ids: patients
-may be in two groups, and nothing here is a claim about lung cancer.
+steps; then each is fine-tuned with all training labels. DenseNet121 starts from scratch and trains for the processor time of the slowest
+arm, pretraining included. Thresholds come from validation images; test images are scored once an arm. The arm that stands for medssl in
+the record is the hybrid, whatever the others reach. The images have no patient ids: patients may be in two groups, and nothing here is a
+claim about lung cancer.
 
     python -m benchmarks.lung_ct [--data LUNG_CT_FOLDER] [--work FOLDER] [--steps 300]
 
@@ -40,7 +41,7 @@ from medssl.scoring.predictor import Predictor
 from medssl.training.launch import launch_finetune, launch_pretrain
 
 ARMS: Mapping[str, str] = {"scratch": "", "masked": "mae_2d", "contrastive": "simclr_2d", "hybrid": "hybrid_2d"}
-PEER = "MONAI DenseNet121 from scratch"
+PEER, OURS = "MONAI DenseNet121 from scratch", "hybrid"
 SIDE, RULE, POSITIVE = 160, "youden midway", "malignant"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lung_ct"
 
@@ -67,13 +68,18 @@ def options(out: Path, steps: int, store: Path) -> list[str]:
 
 
 def timed(out: Path, run: Callable[[], object]) -> float:
-    """Seconds of a run, also of one that was made before."""
+    """Seconds of processor time of a run, over all its stretches but those that were killed."""
     record = out / "seconds.json"
-    if not record.is_file():
-        start = time.monotonic()
-        run()
-        record.write_text(json.dumps(time.monotonic() - start), encoding="utf-8")
-    return float(json.loads(record.read_text(encoding="utf-8")))
+    spent = float(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else 0.0
+    if not (out / "bundle").is_dir():
+        start = time.process_time()
+        try:
+            run()
+        finally:
+            spent += time.process_time() - start
+            if out.is_dir():
+                record.write_text(json.dumps(spent), encoding="utf-8")
+    return spent
 
 
 def pretrained(arm: str, work: Path, steps: int) -> tuple[Path | None, float]:
@@ -130,7 +136,7 @@ def judged(val: Scores, test: Scores, store: Store) -> Mapping[str, Metric]:
 def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]) -> list[str]:
     """A Markdown table."""
     names = ("auroc", "sensitivity", "specificity")
-    lines = ["| arm | AUROC | sensitivity | specificity | seconds of training |", "|---|--:|--:|--:|--:|"]
+    lines = ["| arm | AUROC | sensitivity | specificity | seconds of processor |", "|---|--:|--:|--:|--:|"]
     for arm, metrics in found.items():
         cells = [cell(metrics[name]) for name in names]
         lines.append(f"| {arm} | {' | '.join(cells)} | {seconds[arm]:.0f} |")
@@ -160,7 +166,7 @@ def study(about: str | None, data: Path, find: Find, compare: Compare, argv: Seq
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run every arm and print the table, then the best arm against DenseNet121 as JSON."""
+    """Run every arm and print the table, then the hybrid against DenseNet121 as JSON."""
     study(__doc__, DATA, find, compare, argv)
 
 
@@ -178,8 +184,7 @@ def compare(store: Store, work: Path, steps: int) -> None:
     found[PEER] = judged(*peer_scores(store, seconds[PEER]), store)
     print("\n".join(rows(found, seconds)))
     areas = {arm: float(metrics["auroc"].value or 0) for arm, metrics in found.items()}
-    best = max(ARMS, key=lambda arm: areas[arm])
-    record = {"benchmark": "lung_ct", "medssl": areas[best], "peer": areas[PEER], "peer_name": PEER, "ratio": areas[best] / areas[PEER]}
+    record = {"benchmark": "lung_ct", "medssl": areas[OURS], "peer": areas[PEER], "peer_name": PEER, "ratio": areas[OURS] / areas[PEER]}
     print(json.dumps(record | {"unit": "AUROC", "higher_is_better": True, "arms": areas}))
 
 

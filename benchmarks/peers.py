@@ -1,4 +1,4 @@
-"""The scripts that a user of MONAI would write for 2D images, trained for a given time: what medssl is compared with."""
+"""The scripts that a user of MONAI would write for 2D images, trained for a given processor time: what medssl is compared with."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,11 +50,11 @@ def segmenter(pictures: Pictures, masks: Pictures, seconds: float) -> Callable[[
 
 
 def trained(network: nn.Module, loss_of: Callable[[Tensor, Sample], Tensor], data: Sample, seconds: float) -> None:
-    """AdamW with a cosine over the time that there is; then evaluation mode, without gradients from then on."""
+    """AdamW with a cosine over the processor time that there is; then evaluation mode, without gradients from then on."""
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
-    start = time.monotonic()
+    start = time.process_time()
     for rows in batches(len(data["image"])):
-        passed = (time.monotonic() - start) / seconds
+        passed = (time.process_time() - start) / seconds
         if passed >= 1:
             break
         for group in optimizer.param_groups:

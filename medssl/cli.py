@@ -191,7 +191,16 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
     return 0
 
 
-def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robustness: bool = False, scans: int | None = None) -> int:
+def evaluate(
+    bundle: Path,
+    store: Path,
+    *,
+    out: Path,
+    split: str = "test",
+    robustness: bool = False,
+    scans: int | None = None,
+    allow_seen: str | None = None,
+) -> int:
     """Score a split of a store and write the report.
 
     Args:
@@ -201,6 +210,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robus
         split: Which scans; `all` for a store that shares nothing with training.
         robustness: Score them damaged and repeated too (docs/robustness.md); it says how long that takes.
         scans: At most so many scans for that, drawn by patient.
+        allow_seen: Why scans that the bundle has learned from may be scored; the report prints it.
     """
     from medssl.data.store import Store
     from medssl.report.write import write_report
@@ -211,7 +221,7 @@ def evaluate(bundle: Path, store: Path, *, out: Path, split: str = "test", robus
     if scans is not None and (scans < 1 or not robustness):
         raise UsageError(f"--scans takes a number from 1 on and goes with --robustness, got {scans}")
     predictor, prepared = Predictor(bundle), Store(store)
-    score_split(predictor, prepared, split, out)
+    score_split(predictor, prepared, split, out, allow_seen=allow_seen or "")
     if robustness:
         score_robustness(predictor, prepared, split, out, scans=scans)
     write_report(out, out, pdf=True)

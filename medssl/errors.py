@@ -72,5 +72,9 @@ class HelperError(MedSSLError):
     """A process that helps a run has failed; its own message went before."""
 
 
+class DivergenceError(MedSSLError):
+    """Training was stopped because its loss is no number any more."""
+
+
 class CollapseError(MedSSLError):
     """Pretraining was stopped because the encoder tells scans apart no more."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-READ_RESULTS = ("report", "evaluation", "scoring.finding", "io", "volume", "errors", "viewer", "__version__")
+READ_RESULTS = ("report", "evaluation", "scoring.finding", "io", "volume", "cells", "errors", "viewer", "__version__")
 MAY_IMPORT = {
     "app": tuple(f"medssl.{part}" for part in READ_RESULTS),
     "data_prep": ("medssl.data", "medssl.errors", "medssl.__version__"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medssl.data.dataset import Case, CropDataset, Crops, Fit, Sample
@@ -61,6 +62,7 @@ class Feed:
             collate_fn=_as_it_is,  # the data set gives whole batches
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),  # so that copies to the GPU run beside it
         )
 
 

@@ -199,7 +199,7 @@ def _split(usable: Sequence[Intake], out: Path, *, seed: int, guard: Guard) -> t
     tested = [number for number, row in enumerate(rows) if row.split != "train"]
     seen = overlap(guard.seen, [rows[number] for number in tested], signs[tested], around=rows)
     if not guard.reason:
-        refuse_seen(seen)
+        refuse_seen(seen, "say why with --allow-leakage REASON")
     across = [pair for pair in pairs if pair.is_crossing]
     if pairs:
         logger.warning("%d pairs of scans of different patients are (nearly) equal, %d across splits: leakage.csv", len(pairs), len(across))

@@ -18,7 +18,8 @@ from medssl.errors import ManifestError
 
 Seen = Mapping[str, Any]
 
-LEARNED = ("pretraining", "training")  # roles of scans that weights were fitted to
+_WITH_LABELS = "training"
+LEARNED = ("pretraining", _WITH_LABELS)  # roles of scans that weights were fitted to
 VALIDATION = "validation"
 _NAMED = 5
 
@@ -32,11 +33,13 @@ class Overlap:
         validation: scan_ids of those that its thresholds were chosen on.
         same_ids: scan_ids of those whose patient has the id of a patient of training, where the data sets share no scan, so that the id may
             be another person's.
+        labelled: Of `learned`, those that were learned with their labels.
     """
 
     learned: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     same_ids: tuple[str, ...] = ()
+    labelled: tuple[str, ...] = ()
 
     def sentences(self, of: int) -> list[str]:
         """What a report says of it; `of` is how many scans were compared."""
@@ -113,7 +116,8 @@ def overlap(seen: Seen, rows: Sequence[ManifestRow], signs: Bits, *, around: Ite
             same_ids.append(row.scan_id)
     learned = [row.scan_id for row, found in zip(rows, roles, strict=True) if found & set(LEARNED)]
     chosen = [row.scan_id for row, found in zip(rows, roles, strict=True) if VALIDATION in found and row.scan_id not in set(learned)]
-    return Overlap(tuple(learned), tuple(chosen), tuple(same_ids))
+    labelled = [row.scan_id for row, found in zip(rows, roles, strict=True) if _WITH_LABELS in found]
+    return Overlap(tuple(learned), tuple(chosen), tuple(same_ids), tuple(labelled))
 
 
 def _same_scans(scans: Sequence[Mapping[str, str]], rows: Sequence[ManifestRow], signs: Bits) -> list[set[str]]:
@@ -125,8 +129,12 @@ def _same_scans(scans: Sequence[Mapping[str, str]], rows: Sequence[ManifestRow],
     return roles
 
 
-def refuse_seen(found: Overlap) -> None:
+def refuse_seen(found: Overlap, remedy: str) -> None:
     """Stop because a model would be tested on what it has learned.
+
+    Args:
+        found: Scans that it has seen.
+        remedy: What else can be done than to take other scans.
 
     Raises:
         ManifestError: `patient_leak`, with some of the scans.
@@ -136,8 +144,7 @@ def refuse_seen(found: Overlap) -> None:
     named = ", ".join(found.learned[:_NAMED]) + (", ..." if len(found.learned) > _NAMED else "")
     raise ManifestError(
         "patient_leak",
-        f"{len(found.learned)} scans were in the training or pretraining of the bundle: {named}. Take others, or prepare the store "
-        "with --allow-leakage REASON",
+        f"{len(found.learned)} scans were in the training or pretraining of the bundle: {named}. Take others, or {remedy}",
     )
 
 

@@ -102,7 +102,7 @@ def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float],
 def _groups(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[_Group]:
     """The groups, ordered by their patients' names."""
     members: defaultdict[str, list[int]] = defaultdict(list)
-    for index, root in enumerate(_roots(rows, together)):
+    for index, root in enumerate(blocks(rows, together)):
         members[root].append(index)
     return [_group(rows, tuple(members[root])) for root in sorted(members)]
 
@@ -114,8 +114,8 @@ def _group(rows: Sequence[ManifestRow], members: tuple[int, ...]) -> _Group:
     return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "")
 
 
-def _roots(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[str]:
-    """The name of each row's group: patients joined by equal voxels, a file or a pair (union-find; named by the least patient)."""
+def blocks(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[str]:
+    """The name of each row's block: patients joined by equal voxels, a file or a pair (union-find; named by the least patient)."""
     parent: dict[str, str] = {}
 
     def find(key: str) -> str:

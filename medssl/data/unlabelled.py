@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from medssl.data.case import Case
 from medssl.data.crops import Crops, any_centre, corner_of, read_crop
-from medssl.data.dataset import Case
+from medssl.data.manifest import patient_key
 from medssl.data.sampling import Draws
 
 Positives = Literal["same", "overlap", "visit"]
@@ -53,7 +54,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         self.draws = Draws(seed)
         self.visits: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases:
-            self.visits[case.row.patient].append(case)
+            self.visits[patient_key(case.row.patient)].append(case)
         self.patients = {patient: number for number, patient in enumerate(self.visits)}
 
     def __getitem__(self, index: int) -> Unlabelled:
@@ -73,7 +74,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         return Unlabelled(
             image=images,
             number=torch.tensor(indices),
-            patient=torch.tensor([self.patients[case.row.patient] for case in firsts]),
+            patient=torch.tensor([self.patients[patient_key(case.row.patient)] for case in firsts]),
             corner=torch.tensor([self._corners(crops) for crops in drawn]),
             level=torch.tensor([[self._channels(case.levels) for case, _ in crops] for crops in drawn]),
             present=torch.tensor([[self._channels(case.present) for case, _ in crops] for crops in drawn]),
@@ -86,7 +87,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         first = case, any_centre(case, self.crops, generator)
         if self.positives == "same":
             return [first]
-        others = [other for other in self.visits[case.row.patient] if other is not case] if self.positives == "visit" else []
+        others = [other for other in self.visits[patient_key(case.row.patient)] if other is not case] if self.positives == "visit" else []
         if others:
             other = others[generator.integers(len(others))]
             return [first, (other, _same_place(first, other))]

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medssl.errors import UsageError
+from medssl.evaluation.few import FEW
 from medssl.evaluation.intervals import BOOTSTRAP, Floats, patient_weights
 from medssl.evaluation.metric import Metric, unmeasured
 
 Weights = Literal["none", "linear", "quadratic"]
 
 _Z95 = 1.959963984540054
-_FEW = 10
 
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike, *, weights: Weights = "none") -> Metric:
@@ -47,7 +47,7 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, *, weights: Weights = "none
     if variance < 1e-15:
         return Metric(value, None, "none", k, len(a), "no interval: the readers never differ, and the variance has no width")
     half = _Z95 * math.sqrt(variance)
-    note = f"only {len(a)} cases: the interval is rough" if len(a) < _FEW else ""
+    note = f"only {len(a)} cases: the interval is rough" if len(a) < FEW else ""
     return Metric(value, (max(-1.0, value - half), min(1.0, value + half)), method, k, len(a), note)
 
 
@@ -95,7 +95,7 @@ def fleiss_kappa(counts: ArrayLike) -> Metric:
     if n < 2 or np.ptp(samples) < 1e-12:
         return Metric(value, None, "none", k, n, "no interval: one case, or readers who never differ")
     low, high = np.percentile(samples, (2.5, 97.5))
-    return Metric(value, (float(low), float(high)), _over_cases(), k, n, f"only {n} cases: the interval is rough" if n < _FEW else "")
+    return Metric(value, (float(low), float(high)), _over_cases(), k, n, f"only {n} cases: the interval is rough" if n < FEW else "")
 
 
 def _fleiss(weights: Floats, agreed: Floats, table: Floats) -> Floats:

@@ -64,22 +64,11 @@ def assess(units: Units, *, bins: int = 10) -> dict[str, Metric]:
         return {name: unmeasured(units.missing) for name in names}
     ece, mce = calibration_errors(units.labels, units.scores, bins=bins)
     errors = {
-        "ece": _ece(units, ece, bins=bins),
+        "ece": Metric(ece, None, "none", units.n_positive, n, f"{bins} bins; biased upwards when units are few, as its bootstrap would be"),
         "mce": Metric(mce, None, "none", units.n_positive, n, "the worst bin; it rests on few units"),
         "brier": _brier(units),
     }
     return errors | _recalibration(units)
-
-
-def _ece(units: Units, value: float, *, bins: int) -> Metric:
-    index, patients = index_patients(units.patients)
-    cells = index * bins + _bin_index(units.scores, bins)
-    gaps = np.bincount(cells, weights=units.scores - units.labels, minlength=patients * bins).reshape(patients, bins)
-    sizes = np.bincount(index, minlength=patients).astype(float)
-    samples = np.concatenate([np.abs(block @ gaps).sum(axis=1) / (block @ sizes) for block in patient_weights(patients)])
-    interval, method, _ = bootstrap_interval(samples, value=value, patients=patients)
-    note = f"{bins} bins; biased upwards when units are few"
-    return Metric(value, interval, method, units.n_positive, len(units.labels), note)
 
 
 def _brier(units: Units) -> Metric:

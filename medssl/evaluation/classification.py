@@ -1,17 +1,18 @@
 """Confusion counts, ROC and precision-recall of binary scores, with intervals.
 
 AUROC is the Mann-Whitney statistic with ties as 1/2; its variance is that of DeLong, 1988, https://doi.org/10.2307/2531595. AUPRC is
-average precision, the step sum (not the trapezoid). Where DeLong's variance is 0 (perfect separation) or half of it cannot be estimated
-(one unit of a class) Newcombe's score interval serves:
+average precision, the step sum (not the trapezoid). Where a class has fewer than 10 units, DeLong's interval is too narrow, and where its
+variance is 0 (perfect separation) it has none: there Newcombe's score interval serves,
 Newcombe, 2006, method 5, https://doi.org/10.1002/sim.2324. Positive means score >= threshold.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medssl.evaluation.few import FEW, few_of_class
 from medssl.evaluation.intervals import (
     BOOTSTRAP,
     Floats,
@@ -20,12 +21,14 @@ from medssl.evaluation.intervals import (
     clustered_proportion,
     index_patients,
     proportion,
+    ratio_interval,
 )
 from medssl.evaluation.metric import Interval, Metric, unmeasured
 from medssl.evaluation.resampling import area_samples
 
 NAMES = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "precision", "recall", "f1", "auroc", "auprc")
 
+NEWCOMBE = "Newcombe score"
 _Z95 = 1.959963984540054
 _SMALL = 50
 _NEAR_ONE = 0.95
@@ -119,19 +122,24 @@ def assess(units: Units, *, threshold: float | None, clustered: bool) -> dict[st
         threshold: Locked threshold; without one only the two areas are measured.
         clustered: Units of one patient hang together (slices): intervals by the bootstrap of patients, Wilson beside them.
     """
-    called = units.scores >= (math.inf if threshold is None else threshold)
-    if threshold is None:
-        rates = {name: unmeasured(f"no threshold was locked for the unit {units.unit}") for name in NAMES[:5]}
-        f1 = unmeasured(f"no threshold was locked for the unit {units.unit}")
+    found = rates(units, threshold=threshold, clustered=clustered)
+    if threshold is None or units.missing:
+        f1 = unmeasured(units.missing or _no_threshold(units.unit))
     else:
-        rates = _rates(units, called, clustered=clustered)
-        f1 = f1_score(units.labels, called, patients=units.patients)
-    twins = {"precision": rates["ppv"], "recall": rates["sensitivity"]}
-    return rates | twins | {"f1": f1, "auroc": auroc(units, clustered=clustered), "auprc": auprc(units)}
+        f1 = f1_score(units.labels, units.scores >= threshold, patients=units.patients)
+    twins = {"precision": found["ppv"], "recall": found["sensitivity"]}
+    return found | twins | {"f1": f1, "auroc": auroc(units, clustered=clustered), "auprc": auprc(units)}
 
 
-def _rates(units: Units, called: NDArray[np.bool_], *, clustered: bool) -> dict[str, Metric]:
-    truth, unit = units.labels.astype(bool), units.unit
+def _no_threshold(unit: str) -> str:
+    return f"no threshold was locked for the unit {unit}"
+
+
+def rates(units: Units, *, threshold: float | None, clustered: bool) -> dict[str, Metric]:
+    """Sensitivity, specificity, PPV, NPV and accuracy, the latter three of both classes alone; arguments as in `assess`."""
+    if threshold is None:
+        return dict.fromkeys(NAMES[:5], unmeasured(_no_threshold(units.unit)))
+    called, truth, unit = units.scores >= threshold, units.labels.astype(bool), units.unit
     parts = {
         "sensitivity": (called, truth, f"no positive {unit}"),
         "specificity": (~called, ~truth, f"no negative {unit}"),
@@ -139,7 +147,22 @@ def _rates(units: Units, called: NDArray[np.bool_], *, clustered: bool) -> dict[
         "npv": (~truth, ~called, f"no {unit} was called negative"),
         "accuracy": (called == truth, np.ones_like(truth), f"no {unit} with a known answer and a score"),
     }
+    if units.missing:
+        return {name: _of_one_class(units, name, part, clustered=clustered) for name, part in parts.items()}
     return {name: _share(units, hit & among, among, empty, clustered=clustered) for name, (hit, among, empty) in parts.items()}
+
+
+def _of_one_class(units: Units, name: str, part: tuple[NDArray[np.bool_], NDArray[np.bool_], str], *, clustered: bool) -> Metric:
+    """A rate without the other class: the one that is there says what calling everything alike would reach, the others mean nothing."""
+    if name not in ("sensitivity", "specificity"):
+        return unmeasured(units.missing)
+    hit, among, empty = part
+    found = _share(units, hit & among, among, empty, clustered=clustered)
+    if found.value is None:
+        return found
+    call = "positive" if name == "sensitivity" else "negative"
+    said = f"{units.missing}: calling every {units.unit} {call} would give 1.000"
+    return replace(found, note="; ".join(filter(None, (found.note, said))))
 
 
 def _share(units: Units, hit: NDArray[np.bool_], among: NDArray[np.bool_], empty: str, *, clustered: bool) -> Metric:
@@ -157,17 +180,19 @@ def f1_score(labels: ArrayLike, called: ArrayLike, *, patients: ArrayLike) -> Me
     if not total.any():
         return unmeasured("nothing is positive and nothing was called positive", method=BOOTSTRAP)
     index, count = index_patients(patients)
-    hits, trials = (np.bincount(index, weights=part, minlength=count) for part in (doubled, total))
-    metric = clustered_proportion(hits, trials, empty="")
-    note = "; ".join(filter(None, ("k = 2 TP, n = 2 TP + FP + FN", metric.note)))
-    beside = {name: fact for name, fact in metric.beside.items() if name != "wilson95"}  # F1 is no binomial share
-    return Metric(metric.value, metric.ci95, metric.method, metric.k, metric.n, note, beside)
+    hits, trials = (np.bincount(index, weights=part, minlength=count).astype(np.float64) for part in (doubled, total))
+    patients = int((trials > 0).sum())
+    interval, method, note = ratio_interval(hits, trials, patients=patients)
+    k, n = round(float(hits.sum())), round(float(trials.sum()))
+    note = "; ".join(filter(None, ("k = 2 TP, n = 2 TP + FP + FN", note)))
+    return Metric(k / n, interval, method, k, n, note, {"n_patients": patients})
 
 
 def auroc(units: Units, *, clustered: bool = False) -> Metric:
     """Area under the ROC curve; `k` positives of `n`.
 
-    The interval is DeLong's (on the logit scale above 0.95 or below 50 units), or the bootstrap over patients when `clustered`.
+    The interval is DeLong's (on the logit scale above 0.95 or below 50 units), Newcombe's where a class has fewer than 10 units, or the
+    bootstrap over patients when `clustered`.
     """
     if units.missing:
         return unmeasured(units.missing, method=BOOTSTRAP if clustered else "DeLong", n=len(units.labels))
@@ -176,21 +201,21 @@ def auroc(units: Units, *, clustered: bool = False) -> Metric:
     if clustered:
         interval, method, note = _clustered_area(units, area)
         return Metric(area, interval, method, k, n, note)
-    if min(k, n - k) < 2:
-        return Metric(area, newcombe(area, k, n - k), "Newcombe score (one unit of a class has no variance)", k, n)
+    if min(k, n - k) < FEW:
+        return Metric(area, newcombe(area, k, n - k), NEWCOMBE, k, n, few_of_class(min(k, n - k), units.unit))
     if variance < 1e-15:
-        return Metric(area, newcombe(area, k, n - k), "Newcombe score (DeLong's variance is 0)", k, n)
+        return Metric(area, newcombe(area, k, n - k), f"{NEWCOMBE} (DeLong's variance is 0)", k, n)
     if area > _NEAR_ONE or n < _SMALL:
         return Metric(area, _logit_interval(area, variance), "DeLong (logit)", k, n)
     half = _Z95 * math.sqrt(variance)
     return Metric(area, (max(0.0, area - half), min(1.0, area + half)), "DeLong", k, n)
 
 
-def _clustered_area(units: Units, area: float) -> tuple[Interval, str, str]:
+def _clustered_area(units: Units, area: float) -> tuple[Interval | None, str, str]:
     samples = area_samples(units.labels, units.scores, units.patients)
     holders = [len(np.unique(units.patients[units.labels == label])) for label in (1, 0)]
     samples = samples[np.isfinite(samples)]
-    if min(holders) < 2 or np.ptp(samples) < 1e-12:
+    if min(holders) >= FEW and np.ptp(samples) < 1e-12:
         return newcombe(area, holders[0], holders[1]), "Newcombe score over patients (the bootstrap has no spread)", ""
     return bootstrap_interval(samples, value=area, patients=min(holders))
 

@@ -1,5 +1,9 @@
 """Two models on the same units: paired DeLong, McNemar, the bootstrap of a difference over patients, and Holm over all tests.
 
+Where DeLong's variance is not to be believed (fewer than 10 units of a class, or a model that separates the classes) the test is one of
+permutations, in which every patient's ranks change hands between the models: Bandos, Rockette and Gur, 2005,
+https://doi.org/10.1002/sim.2149. It has a p, exact but for the drawing, and no interval.
+
 DeLong, DeLong and Clarke-Pearson, 1988, https://doi.org/10.2307/2531595; McNemar, 1947, https://doi.org/10.1007/BF02295996, exact by the
 binomial; interval of a paired difference of shares: Newcombe, 1998, Statistics in Medicine 17, 2635, method 10; Holm, 1979,
 https://www.jstor.org/stable/4615733; Benjamini and Hochberg, 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x.
@@ -8,23 +12,26 @@ Every difference is first minus second. A test that cannot be made has no p, and
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medssl.evaluation.classification import Units, placements
-from medssl.evaluation.intervals import BOOTSTRAP, Floats, index_patients, patient_weights, wilson
+from medssl.evaluation.few import FEW, no_interval
+from medssl.evaluation.intervals import BOOTSTRAP, DRAWS, SEED, Floats, index_patients, patient_weights, wilson
 from medssl.evaluation.metric import Interval, Metric, unmeasured
 from medssl.evaluation.resampling import RankedPairs
 
 DELONG = "paired DeLong"
+PERMUTED = f"permutation of the ranks of patients ({DRAWS} draws)"
 NEWCOMBE = "Newcombe, paired (method 10)"
 INVERTED = "p is twice the share of draws beyond 0"
 _Z95 = 1.959963984540054
-_FEW = 10
-_PERFECT = "one model separates the classes: DeLong takes its variance as 0, so the interval is too narrow"
+_PERFECT = "no interval: one model separates the classes, and DeLong would take its variance as 0"
 _NO_SPREAD = 1e-12
+_ELEMENTS = 500_000  # of a block of permutations
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +116,53 @@ def area_covariance(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> t
 
 
 def paired_delong(pairs: Pairs) -> Metric:
-    """Difference of two AUROCs of independent units, first minus second, with DeLong's interval and `p`."""
+    """Difference of two AUROCs of independent units, first minus second, with DeLong's interval and `p`; of few a permuted `p` alone."""
     units = pairs.first
     n, smaller = len(units.labels), min(units.n_positive, units.n_negative)
     if units.missing:
         return _untested(units.missing, DELONG, n)
-    areas, covariance = area_covariance(units.labels, units.scores, pairs.second.scores) if smaller > 1 else (np.array(_areas(pairs)), None)
-    value, beside = float(areas[0] - areas[1]), _sides(float(areas[0]), float(areas[1]))
-    if covariance is None:
-        return _no_test(value, beside, DELONG, units, "no test: two positives and two negatives are needed")
+    areas = _areas(pairs)
+    if smaller < FEW or not 0 < min(areas) <= max(areas) < 1:
+        return _permuted(pairs, areas, why=f"no interval: of one class there are only {smaller}" if smaller < FEW else _PERFECT)
+    _, covariance = area_covariance(units.labels, units.scores, pairs.second.scores)
+    value, beside = areas[0] - areas[1], _sides(*areas)
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if variance < _NO_SPREAD:
         return _no_test(value, beside, DELONG, units, "no test: DeLong's variance of the difference is 0")
     z = value / math.sqrt(variance)
     ends = (max(-1.0, value - _Z95 * math.sqrt(variance)), min(1.0, value + _Z95 * math.sqrt(variance)))
-    note = "; ".join(filter(None, (_rough(smaller), "" if 0 < areas.min() <= areas.max() < 1 else _PERFECT)))
-    return Metric(value, ends, DELONG, units.n_positive, n, note, beside | {"z": z, "p": math.erfc(abs(z) / math.sqrt(2)), "test": DELONG})
+    return Metric(value, ends, DELONG, units.n_positive, n, "", beside | {"z": z, "p": math.erfc(abs(z) / math.sqrt(2)), "test": DELONG})
+
+
+def _permuted(pairs: Pairs, areas: tuple[float, float], *, why: str) -> Metric:
+    """The difference with the share of permutations in which it is as large or larger, and why it has no interval."""
+    units, value = pairs.first, areas[0] - areas[1]
+    drawn = np.concatenate(list(_permutations(pairs)))
+    if np.abs(drawn).max() < _NO_SPREAD:
+        return _no_test(value, _sides(*areas), "none", units, "no test: the two rank alike, or no unit above another")
+    p = (1 + int((np.abs(drawn) >= abs(value) - _NO_SPREAD).sum())) / (len(drawn) + 1)
+    return Metric(value, None, "none", units.n_positive, len(units.labels), why, _sides(*areas) | {"p": p, "test": PERMUTED})
+
+
+def _permutations(pairs: Pairs) -> Iterator[Floats]:
+    """(B,) differences of the two AUROCs when the ranks of each patient may change hands, in blocks that stay small in memory."""
+    from scipy.stats import rankdata
+
+    index, patients = index_patients(pairs.first.patients)
+    ranks = [rankdata(side.scores) for side in (pairs.first, pairs.second)]
+    truth, generator = pairs.first.labels.astype(bool), np.random.default_rng(SEED)
+    size = max(1, _ELEMENTS // len(index))
+    for start in range(0, DRAWS, size):
+        changed = generator.integers(0, 2, (min(size, DRAWS - start), patients), dtype=bool)[:, index]
+        yield np.subtract(*(_area_of_rows(np.where(changed, one, other), truth) for one, other in (ranks[::-1], ranks)))
+
+
+def _area_of_rows(scores: Floats, truth: NDArray[np.bool_]) -> Floats:
+    """(B,) AUROC of each row of scores (B, N), ties as 1/2, from the sum of the ranks of the positives."""
+    from scipy.stats import rankdata
+
+    m, n = int(truth.sum()), int((~truth).sum())
+    return np.asarray((rankdata(scores, axis=1)[:, truth].sum(axis=1) - m * (m + 1) / 2) / (m * n))
 
 
 def paired_shares(first: ArrayLike, second: ArrayLike, *, empty: str) -> Metric:
@@ -208,18 +246,14 @@ class _Drawn:
 
     def metric(self, value: float, beside: dict[str, object], *, k: int, n: int) -> Metric:
         facts = beside | {"n_patients": self.patients}
-        if self.patients < 2 or self.samples.size == 0 or np.ptp(self.samples) < _NO_SPREAD:
-            why = "no interval and no test: too few patients, or every draw gives the same difference"
+        if self.patients < FEW or self.samples.size == 0 or np.ptp(self.samples) < _NO_SPREAD:
+            few = f"{no_interval(self.patients)}, and no test" if self.patients < FEW else ""
+            why = few or "no interval and no test: every draw gives the same difference"
             return Metric(value, None, "none", k, n, why, facts | {"p": None, "test": "none"})
         low, high = np.percentile(self.samples, (2.5, 97.5))
         aside = min(int((self.samples <= 0).sum()), int((self.samples >= 0).sum()))
         p = min(1.0, 2 * (1 + aside) / (len(self.samples) + 1))
-        note = f"only {self.patients} patients: interval and test are rough" if self.patients < _FEW else ""
-        return Metric(value, (float(low), float(high)), BOOTSTRAP, k, n, note, facts | {"p": p, "test": f"bootstrap, {INVERTED}"})
-
-
-def _rough(smaller: int) -> str:
-    return f"only {smaller} units of one class: the test is rough" if smaller < _FEW else ""
+        return Metric(value, (float(low), float(high)), BOOTSTRAP, k, n, "", facts | {"p": p, "test": f"bootstrap, {INVERTED}"})
 
 
 def _areas(pairs: Pairs) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medssl.errors import UsageError
 from medssl.evaluation.classification import Units
+from medssl.evaluation.few import FEW, no_interval
 from medssl.evaluation.intervals import BOOTSTRAP, Floats, index_patients, patient_weights
 from medssl.evaluation.metric import Interval
 
@@ -26,10 +27,10 @@ class DecisionCurve:
         thresholds: Above 0, below 1.
         model: Acting on scores >= the threshold.
         treat_all: Acting on everybody; acting on nobody is 0.
-        ci95: Of `model` over patients, empty with fewer than two patients.
+        ci95: Of `model` over patients, empty of fewer than 10.
         method: How the interval was found.
         n: Units.
-        note: Why there is no curve, empty when there is one.
+        note: Why there is no curve, or why it has no interval; empty when it has both.
     """
 
     thresholds: tuple[float, ...]
@@ -63,17 +64,19 @@ def decision_curve(units: Units, *, thresholds: Sequence[float] = THRESHOLDS) ->
     worth = (called & truth[:, None]) - (called & ~truth[:, None]) * (at / (1 - at))  # (N, T) what each unit brings
     share = units.n_positive / n
     everybody = share - (1 - share) * at / (1 - at)
-    ends = _interval(worth, units)
-    return DecisionCurve(tuple(at), tuple(worth.mean(axis=0)), tuple(everybody), ends, BOOTSTRAP if ends else "none", n)
+    ends, patients = _interval(worth, units)
+    curves = tuple(at), tuple(worth.mean(axis=0)), tuple(everybody)
+    return DecisionCurve(*curves, ends, BOOTSTRAP if ends else "none", n, no_interval(patients))
 
 
-def _interval(worth: Floats, units: Units) -> tuple[Interval, ...]:
+def _interval(worth: Floats, units: Units) -> tuple[tuple[Interval, ...], int]:
+    """The interval at each threshold, none of few patients, and the number of patients."""
     index, count = index_patients(units.patients)
-    if count < 2:
-        return ()
+    if count < FEW:
+        return (), count
     sums = np.zeros((count, worth.shape[1]))
     np.add.at(sums, index, worth)
     sizes = np.bincount(index, minlength=count).astype(float)
     samples = np.concatenate([block @ sums / (block @ sizes)[:, None] for block in patient_weights(count)])
     low, high = np.percentile(samples, (2.5, 97.5), axis=0)
-    return tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return tuple((float(a), float(b)) for a, b in zip(low, high, strict=True)), count

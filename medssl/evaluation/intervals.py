@@ -2,7 +2,8 @@
 
 Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953; Clopper and Pearson, 1934, https://doi.org/10.1093/biomet/26.4.404;
 Agresti and Coull, 1998, https://doi.org/10.2307/2685469; Jeffreys as in Brown, Cai and DasGupta, 2001, https://doi.org/10.1214/ss/1009213286;
-the bootstrap draws whole patients (percentile, 2,000 draws), because slices and lesions of one patient are not independent.
+the bootstrap draws whole patients (percentile, 2,000 draws), because slices and lesions of one patient are not independent. It gives no
+interval of fewer than 10 patients, which would be too narrow; a mean of so few has Student's.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medssl.evaluation.few import FEW, no_interval
 from medssl.evaluation.metric import Interval, Metric, unmeasured
 
 Floats = NDArray[np.float64]
@@ -20,7 +22,6 @@ SEED = 0  # one at which an end of the reference table that lies between two pos
 BOOTSTRAP = f"bootstrap of patients (percentile, {DRAWS} draws)"
 _Z95 = 1.959963984540054
 _CHUNK_ELEMENTS = 1_000_000  # a block of draws stays near the cache of a core
-_FEW_PATIENTS = 10
 
 
 def wilson(k: float, n: float, *, z: float = _Z95) -> Interval:
@@ -93,7 +94,7 @@ def proportion(k: int, n: int, *, empty: str) -> Metric:
 
 
 def clustered_proportion(hits: ArrayLike, trials: ArrayLike, *, empty: str, draws: int = DRAWS) -> Metric:
-    """Pooled proportion of units that lie within patients, with the bootstrap over patients.
+    """Pooled proportion of units that lie within patients, with the bootstrap over patients; of few with one unit each, Wilson's interval.
 
     Args:
         hits: (P,) successes of each patient.
@@ -106,29 +107,51 @@ def clustered_proportion(hits: ArrayLike, trials: ArrayLike, *, empty: str, draw
     if n == 0:
         return unmeasured(empty, method=BOOTSTRAP)
     patients = int((trial > 0).sum())
+    if patients < FEW:
+        alone = trial.max() <= 1
+        interval, method, note = (wilson(k, n), "Wilson", "") if alone else (None, "none", no_interval(patients))
+        return Metric(k / n, interval, method, k, n, note, {"n_patients": patients})
     low_high, method, note = ratio_interval(hit, trial, patients=patients, draws=draws)
     beside = {"wilson95": list(wilson(min(k, n), n)), "n_patients": patients}
     return Metric(k / n, low_high, method, k, n, note, beside)
 
 
-def ratio_interval(numerator: Floats, denominator: Floats, *, patients: int, draws: int = DRAWS) -> tuple[Interval, str, str]:
+def ratio_interval(numerator: Floats, denominator: Floats, *, patients: int, draws: int = DRAWS) -> tuple[Interval | None, str, str]:
     """Interval, method and note of sum(numerator) / sum(denominator), values 0 to 1, over patients."""
     value = float(numerator.sum() / denominator.sum())
     samples = np.concatenate([_ratio(block @ numerator, block @ denominator) for block in patient_weights(len(numerator), draws=draws)])
     return bootstrap_interval(samples, value=value, patients=patients)
 
 
-def bootstrap_interval(samples: Floats, *, value: float, patients: int) -> tuple[Interval, str, str]:
-    """Percentiles of bootstrap samples; a share of patients where the samples do not spread.
+def bootstrap_interval(samples: Floats, *, value: float, patients: int) -> tuple[Interval | None, str, str]:
+    """Percentiles of bootstrap samples; none of few patients, and a share of patients where the samples do not spread.
 
     A bootstrap of values that are all alike has no width, which would claim certainty; Wilson over the number of patients does not.
     """
+    if patients < FEW:
+        return None, "none", no_interval(patients)
     samples = samples[np.isfinite(samples)]
-    note = f"only {patients} patients: the interval is rough" if patients < _FEW_PATIENTS else ""
-    if patients < 2 or samples.size == 0 or np.ptp(samples) < 1e-12:
-        return wilson(min(max(value, 0.0), 1.0) * patients, patients), "Wilson over patients (the bootstrap has no spread)", note
+    if samples.size == 0 or np.ptp(samples) < 1e-12:
+        return wilson(min(max(value, 0.0), 1.0) * patients, patients), "Wilson over patients (the bootstrap has no spread)", ""
     low, high = np.percentile(samples, (2.5, 97.5))
-    return (float(low), float(high)), BOOTSTRAP, note
+    return (float(low), float(high)), BOOTSTRAP, ""
+
+
+def student_interval(sums: ArrayLike, sizes: ArrayLike, *, bounds: Interval) -> Interval | None:
+    """Student's t interval of sum(sums) / sum(sizes) over patients, cut to what the number can be; None of one patient or of values alike.
+
+    Args:
+        sums: (P,) of the values of each patient.
+        sizes: (P,) how many values each patient has.
+        bounds: The least and the largest value that the number can have.
+    """
+    from scipy.stats import t
+
+    error, patients = ratio_error(sums, sizes), len(np.asarray(sums))
+    if not error > 1e-12:
+        return None
+    value, half = float(np.sum(sums) / np.sum(sizes)), float(t.ppf(0.975, patients - 1)) * error
+    return max(bounds[0], value - half), min(bounds[1], value + half)
 
 
 def patient_weights(patients: int, *, columns: int = 0, draws: int = DRAWS, seed: int = SEED) -> Iterator[Floats]:

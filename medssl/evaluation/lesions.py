@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label
 
 from medssl.evaluation.classification import f1_score
+from medssl.evaluation.few import no_interval
 from medssl.evaluation.intervals import (
     BOOTSTRAP,
     Floats,
@@ -24,11 +25,12 @@ from medssl.evaluation.intervals import (
     index_patients,
     patient_weights,
 )
-from medssl.evaluation.metric import Interval, Metric, unmeasured
+from medssl.evaluation.metric import Metric, unmeasured
 from medssl.evaluation.segmentation import mean_interval
 
 MIN_IOU = 0.1
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_NAMED = tuple(f"{rate:g}" for rate in RATES)
 RULE = (
     f"26-connected components; a mark finds a lesion at IoU >= {MIN_IOU:g}, one to one; a second mark on a found lesion is neither a "
     "true nor a false positive"
@@ -102,14 +104,16 @@ def mark_centres(centres: ArrayLike, scores: ArrayLike, truth: ArrayLike, *, pat
     """Match marks that are places with the components of a true mask: a mark may find the lesion that its centre lies in.
 
     Args:
-        centres: (n_marks, 3) voxel indices.
-        scores: (n_marks,).
+        centres: (n_marks, 3) voxel indices; a place that is no number lies in no lesion.
+        scores: (n_marks,); one that is no number counts as 0, as in `mark`.
         truth: (I, J, K) mask.
         patient: Whose scan.
     """
     lesions, n_lesions = components(truth)
     score = np.asarray(scores, dtype=float).ravel()
-    cells = np.rint(np.asarray(centres, dtype=float).reshape(-1, 3)).astype(int)
+    score = np.where(np.isfinite(score), score, 0.0)
+    places = np.asarray(centres, dtype=float).reshape(-1, 3)
+    cells = np.rint(np.where(np.isfinite(places), places, -1.0)).astype(int)
     inside = ((cells >= 0) & (cells < lesions.shape)).all(axis=1)
     number = np.zeros(len(cells), dtype=int)
     number[inside] = lesions[tuple(cells[inside].T)]
@@ -177,34 +181,45 @@ def false_positives_per_scan(scans: Sequence[Marks]) -> Metric:
     if not scans:
         return unmeasured("no scan with a true and a predicted mask", method=BOOTSTRAP)
     alarms = np.array(_lengths(scans, "alarms"), dtype=float)
-    interval, _ = mean_interval(alarms, [scan.patient for scan in scans])
-    note = "" if interval else "no interval: one patient, or all values alike"
+    interval, patients = mean_interval(alarms, [scan.patient for scan in scans])
+    note = "" if interval else no_interval(patients) or "no interval: all values alike"
     return Metric(float(alarms.mean()), interval, BOOTSTRAP if interval else "none", int(alarms.sum()), len(scans), note)
 
 
 def froc(scans: Sequence[Marks], *, rule: str = RULE) -> dict[str, object]:
-    """FROC points, sensitivity at the usual rates of false positives per scan, and the CPM with the bootstrap over patients."""
+    """FROC points, sensitivity at the usual rates of false positives per scan, and the CPM, with the bootstrap over patients.
+
+    Beyond its last point (`ends_at`, false positives per scan) the curve is carried on level to the rates `carried`, as published CPMs do.
+    """
     lesions = sum(_truth(scans))
     record: dict[str, object] = {
         "rule": rule,
         "n_scans": len(scans),
+        "n_scans_without_lesion": sum(scan.n_lesions == 0 for scan in scans),
         "n_lesions": lesions,
         "duplicates": sum(_lengths(scans, "duplicates")),
     }
     if lesions == 0:
         empty = unmeasured("no true lesion", method=BOOTSTRAP).to_json()
-        rates = {f"{rate:g}": None for rate in RATES}
-        return record | {"fp_per_scan": [], "sensitivity": [], "thresholds": [], "sensitivity_at": rates, "cpm": empty}
+        at = {"sensitivity_at": {name: None for name in _NAMED}, "sensitivity_at_ci95": {name: [None, None] for name in _NAMED}}
+        return record | {"fp_per_scan": [], "sensitivity": [], "thresholds": [], "ends_at": None, "carried": []} | at | {"cpm": empty}
     ranked, marks_of = _ranked(scans)
     hits, alarms = ranked.cumulated()
     at_rates = _sensitivity_at(hits, alarms, lesions=np.array(lesions), scans=np.array(len(scans)))
-    interval, method, note = _cpm_interval(scans, ranked, marks_of, value=float(at_rates.mean()))
-    cpm = Metric(float(at_rates.mean()), interval, method, int(hits[-1]) if len(hits) else 0, lesions, note)
+    samples, patients = _samples_at_rates(scans, ranked, marks_of)
+    value = float(at_rates.mean())
+    interval, method, note = bootstrap_interval(samples.mean(axis=1), value=value, patients=patients)
+    cpm = Metric(value, interval, method, int(hits[-1]) if len(hits) else 0, lesions, note)
+    ends = [bootstrap_interval(column, value=float(one), patients=patients)[0] for column, one in zip(samples.T, at_rates, strict=True)]
+    last = float(alarms[-1] / len(scans)) if len(alarms) else 0.0
     return record | {
         "fp_per_scan": (alarms / len(scans)).tolist(),
         "sensitivity": (hits / lesions).tolist(),
         "thresholds": ranked.thresholds.tolist(),
-        "sensitivity_at": {f"{rate:g}": float(value) for rate, value in zip(RATES, at_rates, strict=True)},
+        "ends_at": last,
+        "carried": [rate for rate in RATES if rate > last + 1e-12],
+        "sensitivity_at": dict(zip(_NAMED, at_rates.tolist(), strict=True)),
+        "sensitivity_at_ci95": {name: list(pair or (None, None)) for name, pair in zip(_NAMED, ends, strict=True)},
         "cpm": cpm.to_json(),
     }
 
@@ -224,7 +239,8 @@ def _sensitivity_at(hits: Floats, alarms: Floats, *, lesions: Floats, scans: Flo
     return np.stack(allowed, axis=-1) / np.maximum(lesions, 1)[..., None]
 
 
-def _cpm_interval(scans: Sequence[Marks], ranked: RankedUnits, owners: NDArray[np.intp], *, value: float) -> tuple[Interval, str, str]:
+def _samples_at_rates(scans: Sequence[Marks], ranked: RankedUnits, owners: NDArray[np.intp]) -> tuple[Floats, int]:
+    """(draws, 7) sensitivity at each rate when patients are drawn, NaN where a draw has no lesion, and how many patients have one."""
     index, count = index_patients([scan.patient for scan in scans])
     truth = np.bincount(index, weights=_truth(scans), minlength=count)
     sizes = np.bincount(index, minlength=count).astype(float)
@@ -232,9 +248,9 @@ def _cpm_interval(scans: Sequence[Marks], ranked: RankedUnits, owners: NDArray[n
     for block in patient_weights(count, columns=len(owners)):
         hits, alarms = ranked.cumulated(block[:, index[owners]])
         lesions = block @ truth
-        cpm = _sensitivity_at(hits, alarms, lesions=lesions, scans=block @ sizes).mean(axis=-1)
-        samples.append(np.where(lesions > 0, cpm, np.nan))
-    return bootstrap_interval(np.concatenate(samples), value=value, patients=int((truth > 0).sum()))
+        at_rates = _sensitivity_at(hits, alarms, lesions=lesions, scans=block @ sizes)
+        samples.append(np.where(lesions[:, None] > 0, at_rates, np.nan))
+    return np.concatenate(samples), int((truth > 0).sum())
 
 
 def _clustered(patients: Sequence[str], hits: Floats, trials: Floats, *, empty: str) -> Metric:

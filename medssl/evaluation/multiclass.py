@@ -2,7 +2,7 @@
 
 Macro means are over classes with members. One-vs-rest AUROC and its macro mean: Hand and Till discuss the choice, 2001,
 https://doi.org/10.1023/A:1010920819831; balanced accuracy is the mean recall, Brodersen et al., 2010, https://doi.org/10.1109/ICPR.2010.764.
-All intervals draw whole patients, the same ones for every class.
+All intervals draw whole patients, the same ones for every class; a macro mean is over the same classes in every draw.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medssl.evaluation.classification import Units, auroc, delong
-from medssl.evaluation.intervals import BOOTSTRAP, Floats, RankedUnits, bootstrap_interval, index_patients, patient_weights
+from medssl.evaluation.intervals import (
+    BOOTSTRAP,
+    Floats,
+    RankedUnits,
+    bootstrap_interval,
+    clustered_proportion,
+    index_patients,
+    patient_weights,
+    proportion,
+)
 from medssl.evaluation.metric import Metric, unmeasured
 from medssl.evaluation.segmentation import dice, summarise
 
 _HALF = 0.5
+_MOST_LACKING = 0.1  # of the draws may lack a class; beyond, those that are left are no fair draw of patients
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +75,21 @@ def assess(units: ClassUnits) -> dict[str, Any]:
 
 
 def _class_record(units: ClassUnits, index: int) -> dict[str, Any]:
-    one = _against_rest(units, index)
-    hits, alarms, misses = (int(part[index]) for part in _counts(units, np.ones((1, len(units.truth))))[:, 0])
-    recall = hits / (hits + misses) if hits + misses else None
-    precision = hits / (hits + alarms) if hits + alarms else None
-    return {"n": int(units.truth[:, index].sum()), "auroc": auroc(one, clustered=True).to_json(), "recall": recall, "precision": precision}
+    name, truth, called = units.names[index], units.truth[:, index], units.called[:, index]
+    return {
+        "n": int(truth.sum()),
+        "auroc": auroc(_against_rest(units, index), clustered=True).to_json(),
+        "recall": _share(units, truth * called, truth, empty=f"no {units.unit} of class {name}").to_json(),
+        "precision": _share(units, truth * called, called, empty=f"no {units.unit} was called {name}").to_json(),
+    }
+
+
+def _share(units: ClassUnits, hits: NDArray[np.intp], trials: NDArray[np.intp], *, empty: str) -> Metric:
+    """Share of trials (N,) that are hits (N,); drawn by patient where a patient has several units."""
+    index, count = index_patients(units.patients)
+    if count == len(index):
+        return proportion(int(hits.sum()), int(trials.sum()), empty=empty)
+    return clustered_proportion(*(np.bincount(index, weights=part, minlength=count) for part in (hits, trials)), empty=empty)
 
 
 def _against_rest(units: ClassUnits, index: int) -> Units:
@@ -85,8 +105,7 @@ def macro_auroc(units: ClassUnits) -> Metric:
     columns = [(units.truth[:, index], units.scores[:, index]) for index in kept]
     value = float(np.mean([delong(*column)[0] for column in columns]))
     samples = np.stack([RankedUnits(*column).bootstrap(units.patients, _areas) for column in columns], axis=1)  # the same draws
-    samples = _mean_of_known(np.nan_to_num(samples), np.isfinite(samples))
-    return _metric(units, value, samples, missing=len(units.names) - len(kept))
+    return _metric(units, value, samples.mean(axis=1), missing=len(units.names) - len(kept))
 
 
 def _areas(hits: Floats, alarms: Floats) -> Floats:
@@ -95,12 +114,6 @@ def _areas(hits: Floats, alarms: Floats) -> Floats:
     area = ((hits + before) / 2 * np.diff(alarms, axis=1, prepend=0.0)).sum(axis=1)
     pairs = hits[:, -1] * alarms[:, -1]
     return np.asarray(np.divide(area, pairs, out=np.full_like(area, np.nan), where=pairs > 0))
-
-
-def _mean_of_known(values: Floats, known: NDArray[np.bool_]) -> Floats:
-    """(D,) means over the classes (D, C) that are known in each draw; NaN where none is."""
-    number, total = known.sum(axis=1), (values * known).sum(axis=1)
-    return np.asarray(np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0))
 
 
 def macro(units: ClassUnits, rate: str) -> Metric:
@@ -116,10 +129,15 @@ def macro(units: ClassUnits, rate: str) -> Metric:
 
 
 def _metric(units: ClassUnits, value: float, samples: Floats, *, missing: int) -> Metric:
-    patients = len(np.unique(units.patients))
-    interval, method, note = bootstrap_interval(samples, value=value, patients=patients)
+    """A macro mean with the interval of the draws (D,) that hold every class; none where many do not (NaN)."""
+    lacking = int(np.isnan(samples).sum())
+    lost = f"{lacking} of {len(samples)} draws of patients lack a class" if lacking else ""
     left_out = f"{missing} of {len(units.names)} classes are left out: no {units.unit} has them, or all have" if missing else ""
-    return Metric(value, interval, method, len(units.names) - missing, len(units.truth), "; ".join(filter(None, (note, left_out))))
+    counts = len(units.names) - missing, len(units.truth)
+    if lacking > _MOST_LACKING * len(samples):
+        return Metric(value, None, "none", *counts, "; ".join(filter(None, (f"no interval: {lost}", left_out))))
+    interval, method, note = bootstrap_interval(samples, value=value, patients=len(np.unique(units.patients)))
+    return Metric(value, interval, method, *counts, "; ".join(filter(None, (note, lost, left_out))))
 
 
 def _counts(units: ClassUnits, weights: Floats) -> Floats:
@@ -129,10 +147,10 @@ def _counts(units: ClassUnits, weights: Floats) -> Floats:
 
 
 def _rates(units: ClassUnits, weights: Floats, rate: str) -> Floats:
-    """(D,) means over the classes that each draw holds; NaN where it holds none."""
-    hits, alarms, misses = _counts(units, weights)
+    """(D,) means over the classes that have members; NaN for a draw that lacks one of them."""
+    hits, alarms, misses = _counts(units, weights)[:, :, units.truth.any(axis=0)]
     below = hits + misses if rate == "recall" else (2 * hits + alarms + misses) / 2
-    return _mean_of_known(np.divide(hits, below, out=np.zeros_like(hits), where=below > 0), hits + misses > 0)
+    return np.asarray(np.divide(hits, below, out=np.full_like(hits, np.nan), where=hits + misses > 0).mean(axis=1))
 
 
 def confusion(units: ClassUnits) -> NDArray[np.intp]:

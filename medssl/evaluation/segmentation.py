@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, generate_binary_structure
 
-from medssl.evaluation.intervals import BOOTSTRAP, Floats, index_patients, patient_weights
+from medssl.evaluation.few import FEW, no_interval
+from medssl.evaluation.intervals import BOOTSTRAP, Floats, index_patients, patient_weights, student_interval
 from medssl.evaluation.metric import Interval
 
 Mask = NDArray[np.bool_]
@@ -25,6 +26,9 @@ Spacing = tuple[float, float, float]
 Status = Literal["compared", "both_empty", "prediction_empty", "truth_empty"]
 
 TOLERANCE_MM = 2.0
+SHARE: Interval = (0.0, 1.0)
+BOUNDS: dict[str, Interval] = {"hd95_mm": (0.0, math.inf), "volume_error_ml": (-math.inf, math.inf)}
+STUDENT = "Student's t over patients"
 DEFINITIONS = {
     "dice": "2 |A and B| / (|A| + |B|); both empty: excluded, one empty: 0",
     "dice_with_lesion": "Dice of the scans that truly have a lesion; nothing found: 0",
@@ -122,12 +126,13 @@ def _surface(mask: Mask) -> Mask:
     return mask & ~binary_erosion(mask, generate_binary_structure(mask.ndim, 1), border_value=0)
 
 
-def summarise(values: Sequence[float], patients: ArrayLike) -> dict[str, object]:
-    """Mean (interval by the bootstrap over patients), median and quartiles of one number per scan.
+def summarise(values: Sequence[float], patients: ArrayLike, *, bounds: Interval = SHARE) -> dict[str, object]:
+    """Mean, median and quartiles of one number per scan; the mean with the bootstrap over patients, of 2 to 9 patients with Student's t.
 
     Args:
         values: (N,) one number per scan.
         patients: (N,) whose scan it is.
+        bounds: The least and the largest value that the number can have.
     """
     value = np.asarray(values, dtype=float)
     if len(value) == 0:
@@ -136,18 +141,29 @@ def summarise(values: Sequence[float], patients: ArrayLike) -> dict[str, object]
     interval, count = mean_interval(value, patients)
     quartiles = np.percentile(value, (25, 75)).tolist()
     record = {"mean": float(value.mean()), "median": float(np.median(value)), "iqr": quartiles, "n": len(value), "n_patients": count}
-    if interval is None:
-        note = "no interval: one patient, or all values alike"
-        return record | {"ci95": [None, None], "method": "none", "note": note}
-    return record | {"ci95": list(interval), "method": BOOTSTRAP}
+    if interval is not None:
+        return record | {"ci95": list(interval), "method": BOOTSTRAP}
+    interval = student_interval(*_by_patient(value, patients), bounds=bounds) if count < FEW else None
+    if interval is not None:
+        return record | {"ci95": list(interval), "method": STUDENT, "note": f"of {count} patients, by Student's t"}
+    note = no_interval(count) if count == 1 else "no interval: all values alike"
+    return record | {"ci95": [None, None], "method": "none", "note": note}
 
 
 def mean_interval(values: Floats, patients: ArrayLike) -> tuple[Interval | None, int]:
-    """Interval of a mean over scans when whole patients are drawn, and the number of patients."""
-    index, count = index_patients(patients)
-    sums, sizes = np.bincount(index, weights=values, minlength=count), np.bincount(index, minlength=count).astype(float)
-    samples = np.concatenate([(block @ sums) / (block @ sizes) for block in patient_weights(count)])
-    if count < 2 or np.ptp(samples) < 1e-12:
-        return None, count
+    """Interval of a mean over scans when whole patients are drawn, None of fewer than 10, and the number of patients."""
+    sums, sizes = _by_patient(values, patients)
+    if len(sums) < FEW:
+        return None, len(sums)
+    samples = np.concatenate([(block @ sums) / (block @ sizes) for block in patient_weights(len(sums))])
+    if np.ptp(samples) < 1e-12:
+        return None, len(sums)
     low, high = np.percentile(samples, (2.5, 97.5))
-    return (float(low), float(high)), count
+    return (float(low), float(high)), len(sums)
+
+
+def _by_patient(values: Floats, patients: ArrayLike) -> tuple[Floats, Floats]:
+    """(P,) sums of the values of each patient, and (P,) how many there are."""
+    index, count = index_patients(patients)
+    sums, sizes = (np.bincount(index, weights=part, minlength=count).astype(np.float64) for part in (values, np.ones(len(index))))
+    return sums, sizes

@@ -100,12 +100,19 @@ class Block(nn.Module):
         self.attention_branch = Branch(width, layer_scale, drop_path)
         self.mlp_branch = Branch(width, layer_scale, drop_path)
 
-    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None, last: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D), or (B, last, D) of the last tokens alone.
+
+        Args:
+            tokens: (B, N, D).
+            rotation: Of queries and keys by their position; None for none.
+            last: How many tokens at the end are asked for, without the work for the others; without rotation alone.
+        """
+        if last is not None:
+            return self._last(tokens, last)
         return self._updated(tokens, self.attend(self.norm_attention(tokens), rotation))
 
-    def last(self, tokens: Tensor, count: int) -> Tensor:
-        """(B, N, D) -> (B, count, D): what `forward` gives for the last `count` tokens, without the work for the others."""
+    def _last(self, tokens: Tensor, count: int) -> Tensor:
         normalised, width = self.norm_attention(tokens), tokens.shape[2]
         weight, bias = self.qkv.weight, self.qkv.bias
         query = F.linear(normalised[:, -count:], weight[:width], None if bias is None else bias[:width])

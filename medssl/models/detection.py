@@ -153,7 +153,7 @@ def _volume(network: Network, image: Tensor, window: Window) -> list[Box]:
     found: list[Box] = []
     for corners in _batches(list(product(*starts)), window.batch):
         crops = torch.stack([padded[(slice(None), *map(slice, corner, np.add(corner, window.size)))] for corner in corners])
-        maps = averaged(network, crops, mirrored=bool(window.flips))
+        maps = averaged(network, crops, window.mirrors)
         stride = [width // cells for width, cells in zip(window.size, maps.shape[2:], strict=True)]
         for corner, one in zip(corners, maps, strict=True):
             mine = [_moved(box, np.array(corner)) for box in peaks(one, stride)]
@@ -162,15 +162,18 @@ def _volume(network: Network, image: Tensor, window: Window) -> list[Box]:
     return [box for box in found if np.all(np.array(box.centre) > -0.5) and np.all(np.array(box.centre) < shape - 0.5)]
 
 
-def averaged(network: Network, images: Tensor, *, mirrored: bool) -> Tensor:
-    """Maps (B, 1 + 2 d, *G) with probabilities in place of logits, averaged with those of the mirror image along the first axis."""
-    maps: Tensor = network(images).float()
-    if mirrored:
-        other = network(images.flip(2)).float().flip(2)
-        offset = 1 + network.spatial_dims
-        other[:, offset] = 1 - other[:, offset]
-        maps = (maps + other) / 2
+def averaged(network: Network, images: Tensor, mirrors: Sequence[Sequence[int]]) -> Tensor:
+    """Maps (B, 1 + 2 d, *G) with probabilities in place of logits, averaged over mirror images along the axes of each, see `Window`."""
+    maps = torch.stack([_mirrored(network, images, axes) for axes in mirrors]).mean(dim=0)
     maps[:, 0] = maps[:, 0].sigmoid()
+    return maps
+
+
+def _mirrored(network: Network, images: Tensor, axes: Sequence[int]) -> Tensor:
+    """Maps of the images mirrored along axes, mirrored back: a centre that lay low in its cell along one of them lies high there."""
+    places, offsets = ([first + axis for axis in axes] for first in (2, 1 + network.spatial_dims))
+    maps: Tensor = network(images.flip(places)).float().flip(places)
+    maps[:, offsets] = 1 - maps[:, offsets]
     return maps
 
 

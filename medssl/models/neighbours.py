@@ -33,6 +33,7 @@ class Neighbours(Network):
         size: N, features that are remembered.
         classes: Answers to each; 1 for lesion against none.
         bags: Of classification: bags of slices are compared, by the mean of their features.
+        exclusive: Exactly one of the answers holds: logits are those whose softmax, not whose sigmoid, is the share of each.
         neighbours: How many answer.
         temperature: A neighbour counts exp(cosine / temperature).
     """
@@ -48,22 +49,23 @@ class Neighbours(Network):
         size: int,
         classes: int = 1,
         bags: bool = False,
+        exclusive: bool = False,
         neighbours: int = 20,
         temperature: float = 0.07,
     ) -> None:
         super().__init__()
         self.encoder, self.task, self.size, self.classes, self.bags = encoder, task, size, classes, bags
-        self.neighbours, self.temperature = neighbours, temperature
+        self.exclusive, self.neighbours, self.temperature = exclusive, neighbours, temperature
         self.spatial_dims, self.in_channels = encoder.spatial_dims, encoder.in_channels
         self.register_buffer("bank", torch.zeros(size, encoder.width))
         self.register_buffer("answers", torch.zeros(size, classes))
 
     def architecture(self) -> Architecture:
         """What it takes to build this network again."""
-        fields = {"task": self.task, "size": self.size, "classes": self.classes, "bags": self.bags}
-        return Architecture.of(
-            self, encoder=self.encoder.architecture(), **fields, neighbours=self.neighbours, temperature=self.temperature
-        )
+        fields: dict[str, object] = {"task": self.task, "size": self.size, "classes": self.classes, "bags": self.bags}
+        fields |= {"neighbours": self.neighbours, "temperature": self.temperature}
+        options = Architecture.changed(Neighbours, exclusive=self.exclusive)
+        return Architecture.of(self, encoder=self.encoder.architecture(), **fields, **options)
 
     def remember(self, features: Tensor, answers: Tensor) -> None:
         """Take features (N, D) and their answers (N, classes), 0 to 1, in place of what was remembered."""
@@ -85,4 +87,4 @@ class Neighbours(Network):
         nearest, index = likeness.topk(min(self.neighbours, self.size), dim=1)
         votes = ((nearest - 1) / self.temperature).exp()[:, :, None] * torch.stack([self.answers, 1 - self.answers])[:, index]
         shares: Tensor = votes.sum(dim=2) + _DOUBT  # (2, M, classes), for and against
-        return shares[0].log() - shares[1].log()
+        return shares[0].log() if self.exclusive else shares[0].log() - shares[1].log()

@@ -76,7 +76,8 @@ class PatchDecoder(nn.Module):
                 queries = block(queries, known)
             return queries
         tokens, count = torch.cat([known, queries], dim=1), queries.shape[1]
-        *blocks, last = cast(Sequence[Block], self.blocks)
+        *blocks, final = cast(Sequence[Block], self.blocks)
         for block in blocks:
             tokens = block(tokens)
-        return last.last(tokens, count)  # what the last block makes of visible tokens is thrown away
+        attended: Tensor = final(tokens, last=count)  # what the last block makes of visible tokens is thrown away
+        return attended

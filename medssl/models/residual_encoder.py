@@ -7,8 +7,10 @@ https://arxiv.org/abs/2301.03580), with the mask given to every layer, so that t
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
@@ -29,6 +31,7 @@ class ResidualEncoder(Encoder):
         stage_strides: Stride of each stage along each axis; by default 1, then 2.
         stage_kernels: Odd width of the convolutions of each stage along each axis; by default 3. Thick slices
             take 1 across slices at first.
+        checkpointing: Compute activations of residual blocks twice instead of keeping them; not part of the architecture.
 
     Raises:
         ConfigError: Lists that do not fit each other, or an even kernel.
@@ -43,9 +46,10 @@ class ResidualEncoder(Encoder):
         stage_blocks: Sequence[int] = (1, 3, 4, 6, 6, 6),
         stage_strides: Sequence[Sequence[int]] | None = None,
         stage_kernels: Sequence[Sequence[int]] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.spatial_dims, self.in_channels = spatial_dims, in_channels
+        self.spatial_dims, self.in_channels, self.checkpointing = spatial_dims, in_channels, checkpointing
         self.stage_blocks = tuple(stage_blocks)
         same = (1,) * spatial_dims
         self.stage_strides = _per_stage(stage_strides, [same, *[(2,) * spatial_dims] * (len(stage_widths) - 1)])
@@ -114,7 +118,8 @@ class ResidualEncoder(Encoder):
             if hidden is not None:
                 visible = visible_cells(hidden, [size // step for size, step in zip(images.shape[2:], stride, strict=True)])
             for block in cast(nn.ModuleList, blocks):
-                features = block(features, visible)
+                saving = self.checkpointing and self.training and torch.is_grad_enabled()
+                features = checkpoint(block, features, visible, use_reentrant=False) if saving else block(features, visible)
             maps.append(features)
         return maps
 

@@ -33,7 +33,8 @@ class MAE(Objective):
         decoder_width: Width of the decoder.
         decoder_depth: Blocks of the decoder.
         decoder_heads: Attention heads of the decoder.
-        views: Variation of the crops before masking; flips alone by default, as masking needs little more (section 4.1, table 1e).
+        views: Variation of the crops before masking; by default flips, rotations up to 10 degrees, zoom up to 20 % and shifts up to 5 %, as
+            masking needs little more (crops alone are enough in section 4.1, table 1e).
         masking: Another way to hide patches, with its own ratio.
         decoded: Share of the hidden patches that is decoded and compared, drawn at random, those that show some body first; less is faster.
         decoder: `self`: attention among all tokens; `cross`: from asked-for patches to visible ones alone, which is faster.
@@ -109,7 +110,7 @@ class MAE(Objective):
         if self.decoded == 1:
             return mask, weight
         hidden = mask.hidden.shape[1]
-        order = streams.uniform(hidden).to(mask.hidden.device)
+        order = streams.uniform(hidden).to(mask.hidden.device, non_blocking=True)
         if weight is not None:
             order = order + ~weight.any(dim=2)
         chosen = order.argsort(dim=1)[:, : max(1, round(self.decoded * hidden))].sort(dim=1).values
@@ -208,6 +209,6 @@ def kept_sequences(present: Tensor, drop: float, context: int, *, streams: Strea
         streams: Randomness of each sample.
     """
     sequences = present.shape[1] // context
-    score = streams.uniform(sequences).to(present.device).masked_fill(~present[:, ::context], -1)
+    score = streams.uniform(sequences).to(present.device, non_blocking=True).masked_fill(~present[:, ::context], -1)
     kept = (score >= drop) | (score == score.amax(dim=1, keepdim=True))
     return kept.repeat_interleave(context, dim=1)

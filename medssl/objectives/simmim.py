@@ -31,7 +31,7 @@ class SimMIM(Objective):
         encoder: Sees crops without the hidden blocks; a ViT may have a mask token for them.
         masking: How blocks are hidden; 60 % of single blocks in the paper.
         block: Voxels of a block along each axis, a multiple of the encoder's stride; by default the stride. The paper hides blocks of 32.
-        views: Variation of the crops before masking.
+        views: Variation of the crops before masking; by default that of `MAE`.
 
     Raises:
         ConfigError: A block that is no multiple of the stride.
@@ -59,17 +59,17 @@ class SimMIM(Objective):
         return Loss(error, {"masked_l1": error.detach()})
 
     def hidden(self, images: Tensor, streams: Streams) -> Tensor:
-        """(B, *K) bool: hidden blocks of crops (B, C, *S)."""
-        return self.masking.hidden(grid_of(images.shape[2:], self.block), streams=streams, device=images.device)
+        """(B, *K) bool on the CPU: hidden blocks of crops (B, C, *S)."""
+        return self.masking.hidden(grid_of(images.shape[2:], self.block), streams=streams)
 
     def cells(self, hidden: Tensor, images: Tensor) -> Tensor:
         """(B, M) the cells of the feature map of crops (B, C, *S) that lie in hidden blocks."""
         grid = grid_of(images.shape[2:], self.encoder.stride)
-        return partition(F.interpolate(hidden[:, None].float(), size=grid, mode="nearest")[:, 0].bool()).hidden
+        return partition(F.interpolate(hidden[:, None].float(), size=grid, mode="nearest")[:, 0].bool(), images.device).hidden
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Predicted voxels of hidden cells (B, M, P * C), P voxels a cell."""
-        features = self.encoder.dense(images, hidden).flatten(2).transpose(1, 2)
+        features = self.encoder.dense(images, hidden.to(images.device, non_blocking=True)).flatten(2).transpose(1, 2)
         prediction: Tensor = self.head(take(features, self.cells(hidden, images)))
         return prediction
 

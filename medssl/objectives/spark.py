@@ -34,7 +34,7 @@ class SparK(Objective):
         block: Voxels of a block along each axis; by default the encoder's stride.
         normalise_blocks: Predict blocks with zero mean and unit deviation, as the paper does; else voxels as they are.
         shrink: How many times narrower the decoder is than the encoder, at every scale.
-        views: Variation of the crops before masking.
+        views: Variation of the crops before masking; by default that of `MAE`.
 
     Raises:
         ConfigError: A block with a wrong number of axes, or a shrink below 1.
@@ -69,7 +69,7 @@ class SparK(Objective):
         """Mean squared error on hidden voxels, as far as they show the body in a sequence that is there."""
         view = augment(batch.crop(0), self.views, streams=batch.streams, masks=batch.inside(0))
         hidden = self.hidden(view.images, batch.streams)
-        places = partition(hidden).hidden
+        places = partition(hidden, view.images.device).hidden
         weight = None if view.masks is None else patches_at(view.masks, self.block, places)
         target = patches_at(view.images, self.block, places)
         if self.normalise_blocks:
@@ -78,11 +78,12 @@ class SparK(Objective):
         return Loss(error, {"masked_mse": error.detach()})
 
     def hidden(self, images: Tensor, streams: Streams) -> Tensor:
-        """(B, *K) bool: hidden blocks of crops (B, C, *S)."""
-        return self.masking.hidden(grid_of(images.shape[2:], self.block), streams=streams, device=images.device)
+        """(B, *K) bool on the CPU: hidden blocks of crops (B, C, *S)."""
+        return self.masking.hidden(grid_of(images.shape[2:], self.block), streams=streams)
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Predicted crops (B, C, *S)."""
+        hidden = hidden.to(images.device, non_blocking=True)
         pyramid = self.encoder.pyramid(images, hidden)
         filled = [
             project(torch.where(visible_cells(hidden, features.shape[2:]).bool(), features, _as_cells(token, features)))
@@ -99,7 +100,7 @@ class SparK(Objective):
         """
         images = batch.crop(0)
         hidden = self.hidden(images, batch.streams)
-        places = partition(hidden).hidden
+        places = partition(hidden, images.device).hidden
         prediction = patches_at(self.predict(images, hidden), self.block, places)
         if self.normalise_blocks:
             inside = patches_at(batch.inside(0), self.block, places)

@@ -14,6 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
+from medssl.cells import plain
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.report.study import read_study
 from medssl.scoring.finding import Finding
@@ -83,6 +84,7 @@ class Results:
         has_reference: Whether there is a table of the truth.
         unmatched: Rows of that table whose scan is not in the folder.
         study: What the study states itself (`study.json` beside the reference or in the folder).
+        missing: What those unmatched rows say.
     """
 
     folder: Path
@@ -91,6 +93,7 @@ class Results:
     has_reference: bool
     unmatched: int
     study: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[Truth, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +122,10 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
     table = reference or folder / "reference.csv"
     truths = read_reference(table, roots=(folder, table.parent)) if table.is_file() else {}
     cases = tuple(Case(finding, truths.get(finding.scan_id)) for finding in findings)
-    unmatched = len(truths.keys() - {finding.scan_id for finding in findings})
+    found = {finding.scan_id for finding in findings}
+    missing = tuple(truth for scan_id, truth in truths.items() if scan_id not in found)
     study = read_study(table.parent / "study.json") or read_study(folder / "study.json")
-    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), unmatched, study)
+    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), len(missing), study, missing)
 
 
 def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:
@@ -162,7 +166,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ManifestError("bad_row", f"{path.name} line {number} has another number of fields than the header; correct it")
-    return rows
+    return [{name: plain(cell) for name, cell in row.items()} for row in rows]
 
 
 def _truth(row: Mapping[str, str], where: str, roots: tuple[Path, ...]) -> Truth:
@@ -213,10 +217,10 @@ def read_maps(folder: Path, case: Case, *, image: bool) -> ScanMaps:
     """The maps of one scan; `image` asks for its grey values too.
 
     Raises:
-        ScanError: `not_nifti` for a damaged map, `not_3d`, or `size_mismatch` when a map lies on another grid.
+        ScanError: `not_nifti` for a damaged map, `not_3d`, `size_mismatch` when a map lies on another grid, or `path_escape`.
     """
     kinds = ("image", "probability", "mask") if image else ("probability", "mask")
-    paths = {kind: folder / "maps" / f"{case.scan_id}_{kind}.nii.gz" for kind in kinds}
+    paths = {kind: _map_path(folder, case, kind) for kind in kinds}
     if case.truth is not None and case.truth.lesion is not None:
         paths["lesion"] = case.truth.lesion
     maps = {kind: _read_map(path) for kind, path in paths.items() if path.is_file()}
@@ -235,13 +239,25 @@ def read_classes(folder: Path, case: Case) -> tuple[Array, Array] | None:
     """The predicted and the true class (I, J, K) of every voxel, 0 for none; None where they were not written.
 
     Raises:
-        ScanError: `not_nifti` for a damaged map, or `not_3d`.
+        ScanError: `not_nifti` for a damaged map, `not_3d`, or `path_escape`.
     """
-    paths = [folder / "maps" / f"{case.scan_id}_{kind}.nii.gz" for kind in ("classes", "true_classes")]
+    paths = [_map_path(folder, case, kind) for kind in ("classes", "true_classes")]
     if not all(path.is_file() for path in paths):
         return None
     found, truth = (_read_map(path)[0] for path in paths)
     return found, truth
+
+
+def _map_path(folder: Path, case: Case, kind: str) -> Path:
+    """Where a map of a scan lies; links do not lead out of the folder.
+
+    Raises:
+        ScanError: `path_escape`.
+    """
+    path = folder / "maps" / f"{case.scan_id}_{kind}.nii.gz"
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ScanError("path_escape", "a map of the scan lies outside the folder of the results")
+    return path
 
 
 def _read_map(path: Path) -> tuple[Array, NDArray[np.float64]]:

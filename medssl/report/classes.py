@@ -41,7 +41,7 @@ def classes_record(evidence: Evidence) -> dict[str, Any]:
         "scan": assess(_units("scan", [([case], answers[case.scan_id]) for case in cases], names, exclusive=exclusive)),
     }
     compared = [(case, known[1]) for case in cases if (known := outlines.get(case.scan_id)) is not None]
-    if compared:
+    if compared and not evidence.masks_refused:
         record["segmentation"] = dice_by_class(names, [dice for _, dice in compared], [case.patient for case, _ in compared])
     return {"classes": record}
 

@@ -33,7 +33,8 @@ _NO_SCRATCH = (
     "score the same scans and give its results with --against."
 )
 _METHODS = (
-    "Paired DeLong and McNemar (exact) for units that count as independent, else the bootstrap of patients; p_holm is adjusted by Holm for "
+    "Paired DeLong (a test of permutations where a class has fewer than 10 units or a model separates the classes) and McNemar (exact) for "
+    "units that count as independent, else the bootstrap of 10 patients or more; p_holm is adjusted by Holm for "
     "all tests of this section. A p that is not small is no claim that two models are equal."
 )
 
@@ -102,7 +103,7 @@ def _run(evidence: Evidence, other: Evidence) -> Record:
         "n_scans": len(shared.scored),
         "left_out": {"scored_by_this_alone": shared.only_first, "scored_by_other_alone": shared.only_second},
         "tests": list(_tests(shared, evidence, other)),
-        "notes": list(_doubts(shared)),
+        "notes": [*_doubts(shared), *_refusals(evidence, other)],
     }
 
 
@@ -183,7 +184,8 @@ def _tests(shared: Shared, evidence: Evidence, other: Evidence) -> Iterator[Reco
     for unit, pairs in units.items():
         found = _differences(pairs, evidence.thresholds[unit], other.thresholds[unit])
         yield from ({"unit": unit, "name": name, **_worded(metric)} for name, metric in found.items())
-    for name, metric in _mask_differences(shared).items():
+    refused = evidence.masks_refused or other.masks_refused
+    for name, metric in ({} if refused else _mask_differences(shared)).items():
         yield {"unit": "lesion" if name == "sensitivity" else "scan", "name": name, **_worded(metric)}
 
 
@@ -205,9 +207,9 @@ def _slice_pairs(shared: Shared) -> Pairs:
 
 
 def _differences(pairs: Pairs, threshold: float | None, other_threshold: float | None) -> dict[str, Metric]:
-    """AUROC, sensitivity and specificity of a unit, each run at its own locked threshold."""
+    """AUROC, sensitivity and specificity of a unit, each run at its own locked threshold; bootstrapped where patients have several."""
     units = pairs.first
-    alone = units.unit != "slice"
+    alone = len(np.unique(units.patients)) == len(units.labels)
     drawn = comparison.area_difference(pairs)
     area = _with_patients(comparison.paired_delong(pairs), drawn) if alone else drawn
     if threshold is None or other_threshold is None:
@@ -225,8 +227,8 @@ def _differences(pairs: Pairs, threshold: float | None, other_threshold: float |
 
 
 def _with_patients(tested: Metric, drawn: Metric) -> Metric:
-    """A tested difference with the interval drawn by patient beside it."""
-    return replace(tested, beside={**tested.beside, "patients95": list(drawn.ci95 or (None, None))})
+    """A tested difference with the interval drawn by patient beside it, where there is one."""
+    return tested if drawn.ci95 is None else replace(tested, beside={**tested.beside, "patients95": list(drawn.ci95)})
 
 
 def _mask_differences(shared: Shared) -> dict[str, Metric]:
@@ -275,7 +277,14 @@ def _doubts(shared: Shared) -> Iterator[str]:
         yield f"{grids} scans lie on different grids in the two runs: their masks and slices are compared each on its own grid."
     patients = len({one.case.patient for one, _ in shared.scored})
     if patients < len(shared.scored):
-        yield f"{len(shared.scored)} scans are of {patients} patients: DeLong and McNemar of scans take them as independent."
+        yield f"{len(shared.scored)} scans are of {patients} patients: differences of scans are tested by the bootstrap of patients."
+
+
+def _refusals(evidence: Evidence, other: Evidence) -> Iterator[str]:
+    for whose, run in (("this model", evidence), ("the other model", other)):
+        if run.refused:
+            units = ", ".join(f"{unit}s" for unit in run.refused)
+            yield f"the thresholds of {whose} ({units}) are refused, being newer than its scores: what rests on them is not compared."
 
 
 def _notes(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -31,4 +31,6 @@ def draw_decision(record: Mapping[str, Any]) -> "list[Picture]":
         axes.legend(frameon=False)
 
     caption = f"Net benefit of acting on {record['n']} scans by their score: {record['definition']}. It takes the score for a probability."
+    if record["note"]:
+        caption += f" {record['note'][0].upper()}{record['note'][1:]}."
     return [picture("decision_curve", "Decision curve", caption, draw)]

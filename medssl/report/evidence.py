@@ -1,5 +1,6 @@
 """What a results folder says about each unit of analysis: one pass over the scans, maps in memory one scan at a time."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ class Evidence:
         scans: Every scan, rejected ones too.
         units: `patient`, `scan` and `slice` with known answer and score.
         thresholds: Locked threshold of each unit, None where there is none or it is refused.
-        refused: Why the threshold of a unit (also `voxel`) is refused.
+        refused: Why the threshold of a unit (also `voxel`, or `lesion` of a detector) is refused.
     """
 
     results: Results
@@ -70,8 +71,18 @@ class Evidence:
 
     @property
     def lesion_rule(self) -> str:
-        """How lesions were matched: by the overlap of masks, or by the places that a detector gives."""
-        return CENTRE_RULE if self.results.run.get("task") == "detection" else RULE
+        """How lesions were matched: by the overlap of masks, or by the places that a detector gives, and the least size of either."""
+        least = points_of(self.results.run).get("voxel", {}).get("min_voxels", 1)
+        if self.results.run.get("task") == "detection" or not isinstance(least, int) or least <= 1:
+            size = "no least size of a mark or a lesion"
+        else:
+            size = f"marks of fewer than {least} voxels of the network's grid are left out, true lesions count at any size"
+        return f"{CENTRE_RULE if self.results.run.get('task') == 'detection' else RULE}; {size}"
+
+    @property
+    def masks_refused(self) -> str:
+        """Why every number of masks and of lesions is refused, because their threshold is; empty where they stand."""
+        return self.refused.get("voxel") or self.refused.get("lesion") or ""
 
     @property
     def marks(self) -> list[Marks]:
@@ -118,12 +129,19 @@ def measure(folder: Path, case: Case, *, detects: bool = False) -> Measured:
     label = truth.label if truth.label is not None or lesion is None else int(lesion.any())
     measured = Measured(case, label, _slice_labels(case, lesion, label), problem=_contradiction(truth.label, maps))
     if detects:
-        return replace(measured, marks=_marked(case, lesion))
+        problem = "; ".join(filter(None, (measured.problem, _unscored(case))))
+        return replace(measured, marks=_marked(case, lesion), problem=problem)
     if lesion is None or maps.mask is None:
         return measured
     overlap = compare(maps.mask > 0, lesion, spacing_mm=maps.spacing_mm)
     marks = _marks(maps, lesion, case.patient)
     return Measured(case, label, measured.slice_labels, overlap, marks, measured.problem)
+
+
+def _unscored(case: Case) -> str:
+    """What to say of places whose score is no number."""
+    unscored = any(not math.isfinite(one.score) for one in case.finding.lesions)
+    return "some marks have a score that is no number; they count as the least sure" if unscored else ""
 
 
 def _marked(case: Case, lesion: NDArray[np.bool_] | None) -> Marks | None:

@@ -1,7 +1,7 @@
-"""Scans to look at: every miss that fits, the worst false alarms, the best and the middling outlines, in radiological display."""
+"""Scans to look at: every miss (of more than 200 the lowest), the worst false alarms, best and middling outlines; radiological display."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from medssl.report.figures import Picture, new_figure, to_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSES, ALARMS, OUTLINES, HIGHEST = 24, 10, 2, 6
+MISSES, ALARMS, OUTLINES, HIGHEST = 200, 10, 2, 6
 TRUTH, PREDICTION = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito, both clear on grey
 
 
@@ -40,7 +40,8 @@ def choose_examples(evidence: Evidence) -> list[Example]:
     """Misses by lowest score, false alarms by highest, outlines by Dice; without the truth the highest scores."""
     threshold = evidence.thresholds["scan"]
     if not evidence.analysed or threshold is None:
-        return [Example("highest_score", "High score", scan) for scan in _by_score(evidence.scans)[:HIGHEST]]
+        shown = [replace(scan, overlap=None) if evidence.masks_refused else scan for scan in _by_score(evidence.scans)[:HIGHEST]]
+        return [Example("highest_score", "High score", scan) for scan in shown]
     ranked = _by_score(evidence.analysed)
     misses = [scan for scan in reversed(ranked) if scan.label == 1 and _score(scan) < threshold][:MISSES]
     alarms = [scan for scan in ranked if scan.label == 0 and _score(scan) >= threshold][:ALARMS]
@@ -68,6 +69,8 @@ def _score(scan: Measured) -> float:
 
 
 def _outlines(evidence: Evidence) -> Iterator[Example]:
+    if evidence.masks_refused:
+        return
     rated = sorted(
         ((overlap.dice, scan) for scan, overlap in evidence.overlaps if overlap.status == "compared"), key=lambda pair: pair[0] or 0
     )

@@ -6,8 +6,10 @@ A text that a spreadsheet would take for a formula gets a `'` in front, every ce
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from medssl.cells import safe
 from medssl.report.evidence import Evidence, Measured
 from medssl.report.flow import is_called
 
@@ -17,7 +19,6 @@ SCAN_COLUMNS = (
     *("scan_id", "status", "label", "score", "threshold", "call", "dice", "hd95_mm", "surface_dice", "true_ml", "predicted_ml"),
     *("lesions", "found", "false_marks", "warnings", "problem"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, object]
 
@@ -29,7 +30,8 @@ def metrics_csv(metrics: Mapping[str, Any]) -> str:
 
 def scans_csv(evidence: Evidence) -> str:
     """Every scan as a row; patients are not named."""
-    return table(SCAN_COLUMNS, (_scan_row(scan, evidence.thresholds["scan"]) for scan in evidence.scans))
+    scans = [replace(scan, overlap=None, marks=None) if evidence.masks_refused else scan for scan in evidence.scans]
+    return table(SCAN_COLUMNS, (_scan_row(scan, evidence.thresholds["scan"]) for scan in scans))
 
 
 def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -39,15 +41,6 @@ def table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     writer.writerow(columns)
     writer.writerows([safe(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
-
-
-def safe(value: object) -> object:
-    """A cell that no spreadsheet calculates: numbers as they are, texts with `'` before what begins a formula, None as nothing."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
-    return value
 
 
 def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:

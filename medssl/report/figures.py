@@ -44,10 +44,10 @@ def draw_figures(metrics: Mapping[str, Any], evidence: Evidence) -> list[Picture
         pictures += [draw_roc(evidence, shown), draw_precision_recall(evidence, shown)]
     if any("counts" in metrics[unit] and metrics[unit]["n"] for unit in STYLES):
         pictures.append(draw_confusion(metrics))
-    if not evidence.units["scan"].missing:
+    if metrics["calibration"]["bins"] and not evidence.units["scan"].missing:
         pictures.append(draw_reliability(metrics["calibration"]))
     if metrics["froc"]["fp_per_scan"]:
-        pictures.append(draw_froc(metrics["froc"]))
+        pictures.append(draw_froc(metrics["froc"], detects=evidence.results.run.get("task") == "detection"))
     if metrics["segmentation"]["summary"]["dice"]["n"]:
         pictures.append(draw_dice(metrics["segmentation"]))
     return pictures
@@ -185,8 +185,8 @@ def draw_reliability(record: Mapping[str, Any]) -> Picture:
     return picture("reliability", "Reliability of the score", caption, draw)
 
 
-def draw_froc(record: Mapping[str, Any]) -> Picture:
-    """Lesion sensitivity against false positives per scan, in steps."""
+def draw_froc(record: Mapping[str, Any], *, detects: bool) -> Picture:
+    """Lesion sensitivity against false positives per scan, in steps; `detects` says that marks are places, not parts of a mask."""
 
     def draw(axes: "Axes") -> None:
         last = max(8.0, record["fp_per_scan"][-1])
@@ -198,9 +198,11 @@ def draw_froc(record: Mapping[str, Any]) -> Picture:
         axes.set(xlabel="false positives per scan", ylabel="lesion sensitivity", xlim=(0.1, last), ylim=(-0.02, 1.02))
 
     caption = (
-        f"{record['n_lesions']} lesions in {record['n_scans']} scans; the dots are the rates that make up the CPM. Marks are the parts "
+        f"{record['n_lesions']} lesions in {record['n_scans']} scans; the dots are the rates that make up the CPM. Marks are the "
+        f"{'places that the detector gives at its locked threshold' if detects else 'parts of the mask at the locked voxel threshold'}: "
+        f"the curve ends with the last of them, at {record['ends_at']:.3g} false positives a scan, and is carried on level from there."
     )
-    return picture("froc", "FROC", caption + "of the mask at the locked voxel threshold, so the curve ends with the last of them.", draw)
+    return picture("froc", "FROC", caption, draw)
 
 
 def draw_dice(record: Mapping[str, Any]) -> Picture:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medssl.evaluation.few import FEW_IN_GROUP
 from medssl.report.figures import BLUE, GREY, ORANGE, Picture, new_figure, to_png
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def draw_forest(metrics: Mapping[str, Any]) -> list[Picture]:
         axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.5)
     caption = (
-        f"Rates of {len(rows) - 1} subgroups of scans with Wilson's 95 % intervals; the numbers are k/n, the thin line is the rate of all "
-        "scans. Hollow: fewer than 20 scans, no conclusion."
+        f"Rates of {len(rows) - 1} subgroups of scans with their 95 % intervals; the numbers are k/n, the thin line is the rate of all "
+        f"scans. Hollow: a rate of fewer than {FEW_IN_GROUP} scans, no conclusion. No line: too few patients for an interval."
     )
     return [Picture("forest", "Subgroups", caption, to_png(figure))]
 
@@ -56,13 +57,19 @@ def _panel(axes: "Axes", rows: list[Row], rate: str) -> None:
             axes.text(0.5, height, "–", ha="center", va="center", color=GREY)
             continue
         low, high = metric["ci95"]
-        axes.plot([low, high], [height, height], color=colour, linewidth=1.4)
-        axes.plot(metric["value"], height, marker, color=colour, markersize=6, markerfacecolor="white" if "note" in group else colour)
+        if low is not None:
+            axes.plot([low, high], [height, height], color=colour, linewidth=1.4)
+        axes.plot(metric["value"], height, marker, color=colour, markersize=6, markerfacecolor="white" if is_small(metric) else colour)
         axes.text(1.04, height, f"{metric['k']}/{metric['n']}", fontsize=8.5, va="center", color="black")
     if rows[0][1][rate]["value"] is not None:
         axes.axvline(rows[0][1][rate]["value"], color=GREY, linewidth=0.7)
     axes.set(xlim=(-0.02, 1.2), xlabel=rate, xticks=np.linspace(0, 1, 6))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def is_small(metric: Mapping[str, Any]) -> bool:
+    """Whether a rate rests on so few scans that it is drawn hollow."""
+    return int(metric["n"]) < FEW_IN_GROUP
 
 
 def _short(name: str) -> str:

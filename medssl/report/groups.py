@@ -1,25 +1,30 @@
 """Subgroups of scans by what the reference tells of them: rates with intervals, a warning where they are few, and tests held by Holm.
 
 Differences between the groups of a kind are tested by Fisher's exact test (by 9,999 drawn tables for more than two groups), and all tests
-together by Holm, 1979, https://www.jstor.org/stable/4615733. Scans count as independent here.
+together by Holm, 1979, https://www.jstor.org/stable/4615733. Where patients have several scans in a group, its intervals are drawn by
+patient, and a patient counts once in a test.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medssl.evaluation import classification
+from medssl.evaluation.classification import Units
 from medssl.evaluation.comparison import holm
-from medssl.evaluation.intervals import SEED, proportion
-from medssl.evaluation.metric import Metric, unmeasured
+from medssl.evaluation.few import no_conclusion
+from medssl.evaluation.intervals import SEED
+from medssl.evaluation.metric import Metric
 from medssl.report.evidence import Evidence, Measured, scan_units
 
-SMALL = 20
 AGE_BANDS = ((18, "under 18"), (40, "18 to 39"), (60, "40 to 59"), (80, "60 to 79"), (200, "80 and over"))
 TEST_RULE = (
-    "Fisher's exact test of equal rates over the groups of a kind, scans taken as independent; p-values held by Holm over all tests. "
+    "Fisher's exact test of equal rates over the groups of a kind; a patient with several scans counts once, as right where all of them "
+    "are called rightly; p-values held by Holm over all tests. "
     "A p-value that is not small is no proof of equality"
 )
 _MOST_GROUPS = 12
@@ -69,12 +74,18 @@ def subgroup_tests(groups: Mapping[str, Sequence[Record]]) -> Record:
         {"kind": kind, "rate": rate, "groups": len(tables), "p": _fisher(tables)}
         for kind, parts in groups.items()
         for rate in ("sensitivity", "specificity")
-        if len(tables := [(part[rate]["k"], part[rate]["n"]) for part in parts if part[rate]["value"] is not None]) > 1
+        if len(tables := [_table(part[rate]) for part in parts if part[rate]["value"] is not None]) > 1
     ]
     if not tests:
         return {"rule": TEST_RULE, "tests": []}
     held = holm([test["p"] for test in tests])
     return {"rule": TEST_RULE, "tests": [test | {"p_holm": float(p)} for test, p in zip(tests, held, strict=True)]}
+
+
+def _table(rate: Mapping[str, Any]) -> tuple[int, int]:
+    """Right ones of all, patients where they have several scans."""
+    k, n = rate.get("patients_right", (rate["k"], rate["n"]))
+    return k, n
 
 
 def _fisher(tables: Sequence[tuple[int, int]]) -> float:
@@ -124,18 +135,33 @@ def _by_size(scans: Sequence[Measured]) -> Groups:
 
 def _group(name: str, scans: Sequence[Measured], threshold: float | None) -> Record:
     units = scan_units(scans)
-    small = {"note": f"fewer than {SMALL} scans: no conclusion"} if len(units.labels) < SMALL else {}
     numbers = {rate: metric.to_json() for rate, metric in _rates(units, threshold).items()}
-    return {"group": name, "n": len(units.labels), "n_positive": units.n_positive, **numbers, **small}
+    note = small(units, numbers)
+    record: Record = {"group": name, "n": len(units.labels), "n_patients": len(np.unique(units.patients)), "n_positive": units.n_positive}
+    return record | numbers | ({"note": note} if note else {})
 
 
-def _rates(units: classification.Units, threshold: float | None) -> dict[str, Metric]:
-    area = classification.auroc(units)
-    if threshold is None:
-        return dict.fromkeys(("sensitivity", "specificity"), unmeasured("there is no threshold")) | {"auroc": area}
-    counts = classification.Counts.of(units.labels, units.scores >= threshold)
-    return {
-        "sensitivity": proportion(counts.tp, counts.tp + counts.fn, empty="no positive scan"),
-        "specificity": proportion(counts.tn, counts.tn + counts.fp, empty="no negative scan"),
-        "auroc": area,
-    }
+def small(units: Units, numbers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the numbers of a group of scans rest on too few, AUROC on the rarer class; empty where none does."""
+    sizes = {name: one["n"] for name, one in numbers.items() if name != "auroc" and one["value"] is not None}
+    if not units.missing:
+        sizes["AUROC"] = min(units.n_positive, units.n_negative)
+    return no_conclusion(sizes or {"all": len(units.labels)})
+
+
+def _rates(units: Units, threshold: float | None) -> dict[str, Metric]:
+    repeated = len(np.unique(units.patients)) < len(units.labels)
+    found = classification.rates(units, threshold=threshold, clustered=repeated)
+    kept = {name: found[name] for name in ("sensitivity", "specificity")}
+    if repeated and threshold is not None:
+        right = (units.scores >= threshold) == units.labels
+        kept = {name: _with_patients(metric, units, right, int(name == "sensitivity")) for name, metric in kept.items()}
+    return kept | {"auroc": classification.auroc(units, clustered=repeated)}
+
+
+def _with_patients(metric: Metric, units: Units, right: NDArray[np.bool_], label: int) -> Metric:
+    """A rate of scans with how many patients have all scans of the class called rightly beside it, of how many."""
+    among = units.labels == label
+    wrong = np.unique(units.patients[among & ~right])
+    patients = len(np.unique(units.patients[among]))
+    return replace(metric, beside={**metric.beside, "patients_right": [patients - len(wrong), patients]})

@@ -20,7 +20,7 @@ from medssl.report.evidence import Evidence, Measured
 from medssl.report.failures import failures
 from medssl.report.flow import flow
 from medssl.report.groups import subgroup_tests, subgroups
-from medssl.report.lock import points_of
+from medssl.report.lock import doubts, is_apparent, is_tempered_here, points_of
 from medssl.report.looks import looks_record
 from medssl.report.notes import notes
 from medssl.report.robustness import robustness_record
@@ -29,6 +29,8 @@ SCHEMA = 1
 PREVALENCES = (0.01, 0.05, 0.20)
 USE = "Research use only. Not a medical device."
 _TRAINING = ("seed", "steps", "patients", "scans", "manifest_hash", "precision", "loss", "device")
+FITTED_HERE = "the temperature of the scores was fitted on these very scores"
+APPARENT = "apparent: the threshold was chosen on these very scores"
 _RATES = classification.NAMES[:5]
 
 Record = dict[str, Any]
@@ -55,9 +57,9 @@ def build_metrics(evidence: Evidence, others: Sequence[Evidence] = ()) -> Record
         **units,
         "lesion": lesion_record(evidence),
         "operating_point": operating_point(evidence),
-        "calibration": calibration_record(evidence.units["scan"]),
-        "decision_curve": decision_record(evidence.units["scan"]),
-        "froc": lesions.froc(evidence.marks, rule=evidence.lesion_rule),
+        "calibration": calibration_record(evidence),
+        "decision_curve": decision_record(evidence),
+        "froc": froc_record(evidence),
         "segmentation": segmentation_record(evidence),
         "subgroups": groups,
         "subgroup_tests": subgroup_tests(groups),
@@ -78,7 +80,7 @@ def run_record(evidence: Evidence) -> Record:
     """Which model, software and data; a fixed choice of keys, so that nothing else of a run leaks into a report."""
     run = evidence.results.run
     names = ("model_id", "task", "level", "config_hash", "versions", "started", "finished", "split", "class_names", "lineage", "leakage")
-    described = ("architecture", "preprocess", "intake")
+    described = ("architecture", "preprocess", "intake", "calibration")
     models = sorted({scan.case.finding.model_id for scan in evidence.scans})
     software = {"report_software": f"medssl {importlib.metadata.version('medssl')}"}
     said = run.get("training")
@@ -100,6 +102,8 @@ def unit_record(evidence: Evidence, unit: str) -> Record:
     found = classification.assess(units, threshold=threshold, clustered=clustered)
     if unit in evidence.refused:
         found = found | dict.fromkeys((*_RATES, "precision", "recall", "f1"), refused(evidence.refused[unit]))
+    elif is_apparent(evidence.results.run, "scan" if unit == "patient" else unit):
+        found = found | {name: marked_apparent(found[name]) for name in (*_RATES, "precision", "recall", "f1")}
     if not clustered and len(np.unique(units.patients)) < len(units.labels):
         found = found | _with_patient_intervals(units, threshold, found)
     record: Record = {
@@ -118,10 +122,20 @@ def refused(why: str) -> Metric:
     return unmeasured(f"refused: {why}")
 
 
+def marked_apparent(metric: Metric) -> Metric:
+    """A rate at a threshold that was chosen on the very scores."""
+    return metric if metric.value is None else replace(metric, note="; ".join(filter(None, (metric.note, APPARENT))))
+
+
+def masks_apparent(evidence: Evidence) -> bool:
+    """Whether the threshold of masks, or of the lesions of a detector, was chosen on the very scores."""
+    return any(is_apparent(evidence.results.run, unit) for unit in ("voxel", "lesion"))
+
+
 def _with_patient_intervals(units: Units, threshold: float | None, found: Mapping[str, Metric]) -> dict[str, Metric]:
     """The rates of scans, with the interval that heeds that some scans are of one patient beside Wilson's."""
     drawn = classification.assess(units, threshold=threshold, clustered=True)
-    names = [name for name in (*_RATES, "precision", "recall") if drawn[name].ci95 is not None]
+    names = [name for name in (*_RATES, "precision", "recall", "auroc") if drawn[name].ci95 is not None]
     return {name: replace(found[name], beside={**found[name].beside, "patients95": list(drawn[name].ci95 or ())}) for name in names}
 
 
@@ -145,18 +159,21 @@ def _at_prevalence(counts: Counts, prevalence: float) -> Record:
 
 
 def lesion_record(evidence: Evidence) -> Record:
-    """The ten numbers of lesions; those that need negatives are null."""
-    marks = evidence.marks
-    found = lesions.assess(marks)
-    if "voxel" in evidence.refused:
-        found = found | dict.fromkeys(("sensitivity", "ppv", "precision", "recall", "f1"), refused(evidence.refused["voxel"]))
+    """The ten numbers of lesions; those that need negatives are null, and all at a refused threshold."""
+    marks, why = evidence.marks, evidence.masks_refused
+    found = lesions.assess(marks) | {"false_positives_per_scan": lesions.false_positives_per_scan(marks)}
+    if why:
+        found |= dict.fromkeys(("sensitivity", "ppv", "precision", "recall", "f1", "false_positives_per_scan"), refused(why))
+    elif masks_apparent(evidence):
+        found = {name: marked_apparent(metric) for name, metric in found.items()}
     return {
         "n": sum(scan.n_lesions for scan in marks),
         "n_scans": len(marks),
         "rule": evidence.lesion_rule,
         **{name: metric.to_json() for name, metric in found.items()},
-        "false_positives_per_scan": lesions.false_positives_per_scan(marks).to_json(),
-        "counts": {
+        "counts": {}
+        if why
+        else {
             "found": sum(len(scan.hits) for scan in marks),
             "missed": sum(scan.n_lesions - len(scan.hits) for scan in marks),
             "false_marks": sum(len(scan.alarms) for scan in marks),
@@ -165,34 +182,46 @@ def lesion_record(evidence: Evidence) -> Record:
     }
 
 
+def froc_record(evidence: Evidence) -> Record:
+    """FROC and CPM; marks are made at a threshold, so that there is no curve where that is refused."""
+    if not evidence.masks_refused:
+        return lesions.froc(evidence.marks, rule=evidence.lesion_rule)
+    return lesions.froc((), rule=evidence.lesion_rule) | {"cpm": refused(evidence.masks_refused).to_json()}
+
+
 def operating_point(evidence: Evidence) -> Record:
     """The locked point of scans on top, those of all units below `by_unit`."""
     names = ("threshold", "rule", "chosen_on", "locked_at", "n", "n_positive", "sensitivity", "specificity", "evidence_sha256")
     points = points_of(evidence.results.run)
     scan = points.get("scan", {})
     top = {name: scan.get(name) for name in names} | {"unit": "scan", "threshold": evidence.thresholds["scan"]}
-    top |= {"refused": dict(evidence.refused)}
+    top |= {"refused": dict(evidence.refused), "doubts": doubts(evidence.results.run)}
     return top | {"decision": "positive = score >= threshold; a patient counts by the highest scan", "by_unit": points}
 
 
-def calibration_record(units: Units) -> Record:
-    """Calibration of the score of scans."""
-    table = [asdict(one) for one in calibration.reliability(units.labels, units.scores)] if len(units.labels) else []
+def calibration_record(evidence: Evidence) -> Record:
+    """Calibration of the score of scans; none of one class, nor of scores that were tempered on these scans."""
+    units, tempered = evidence.units["scan"], is_tempered_here(evidence.results.run, "scan")
+    table = [asdict(one) for one in calibration.reliability(units.labels, units.scores)] if len(units.labels) and not tempered else []
     assessed = calibration.assess(units)
-    if units.missing:  # of one class any score can look calibrated
-        assessed = dict.fromkeys(assessed, unmeasured(units.missing, n=len(units.labels)))
+    if units.missing or tempered:  # of one class any score can look calibrated
+        assessed = dict.fromkeys(assessed, unmeasured(units.missing or FITTED_HERE, n=len(units.labels)))
     found = {name: metric.to_json() for name, metric in assessed.items()}
     return {"unit": "scan", "definition": calibration.DEFINITION, "n": len(units.labels), **found, "bins": table}
 
 
-def decision_record(units: Units) -> Record:
-    """The decision curve of the score of scans, taken for a probability."""
-    return {"unit": "scan", "definition": decision.DEFINITION, **asdict(decision.decision_curve(units))}
+def decision_record(evidence: Evidence) -> Record:
+    """The decision curve of the score of scans, taken for a probability; none of scores that were tempered on these scans."""
+    curve = decision.decision_curve(evidence.units["scan"])
+    if is_tempered_here(evidence.results.run, "scan"):
+        curve = decision.DecisionCurve((), (), (), (), "none", curve.n, unmeasured(FITTED_HERE).note)
+    return {"unit": "scan", "definition": decision.DEFINITION, **asdict(curve)}
 
 
 def segmentation_record(evidence: Evidence) -> Record:
-    """Agreement of masks, scan by scan and together."""
-    pairs = evidence.overlaps
+    """Agreement of masks, scan by scan and together; nothing of masks at a refused threshold."""
+    why = evidence.masks_refused
+    pairs = [] if why else evidence.overlaps
     compared = [(scan, overlap) for scan, overlap in pairs if overlap.status != "both_empty"]
     columns: dict[str, list[tuple[Measured, float | None]]] = {
         "dice": [(scan, overlap.dice) for scan, overlap in compared],
@@ -202,9 +231,17 @@ def segmentation_record(evidence: Evidence) -> Record:
         "volume_error_ml": [(scan, overlap.volume_error_ml) for scan, overlap in compared],
     }
     summary = {
-        name: segmentation.summarise([value for _, value in column if value is not None], [scan.case.patient for scan, _ in column])
+        name: segmentation.summarise(
+            [value for _, value in column if value is not None],
+            [scan.case.patient for scan, _ in column],
+            bounds=segmentation.BOUNDS.get(name, segmentation.SHARE),
+        )
         for name, column in columns.items()
     }
+    if why:
+        summary = {name: one | {"note": refused(why).note} for name, one in summary.items()}
+    elif masks_apparent(evidence):
+        summary = {name: one | {"note": "; ".join(filter(None, (str(one.get("note", "")), APPARENT)))} for name, one in summary.items()}
     return {
         "definitions": segmentation.DEFINITIONS,
         "status": dict(Counter(overlap.status for _, overlap in pairs)),

@@ -5,13 +5,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medssl.evaluation.classification import NAMES
+from medssl.evaluation.few import FEW
 from medssl.report.evidence import Evidence
-from medssl.report.lock import moment
+from medssl.report.lock import OUT_OF_FOLD, is_tempered_here
 from medssl.report.looks import look_notes
 
 NO_PANEL = "No robustness to damaged or repeated scans was measured here; medssl evaluate --robustness does."
-_FEW_POSITIVES = 10
 _RATES = ("sensitivity", "specificity")
+TEMPERED = (
+    "The temperature of the scores was fitted on the very out-of-fold scores that are reported: their calibration and decision curve would "
+    "be apparent and are not given."
+)
 _LEAST_SENSITIVITY = 0.5
 
 
@@ -21,9 +25,10 @@ def notes(record: Mapping[str, Any], evidence: Evidence) -> list[str]:
         *_leakage(evidence),
         *_reference(record, evidence),
         *_size(record),
-        *_lock(record),
+        *_lock(record, evidence),
         *_flow(record, evidence),
         *_units(record),
+        *_froc(record["froc"]),
         *_maps(evidence),
         *look_notes(record["looks"]),
     ]
@@ -48,7 +53,7 @@ def _reference(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:
         yield "The reference answers for none of the scored scans: nothing can be said about how often the model is right."
     unmatched = record["flow"]["reference_without_result"]
     if unmatched:
-        yield f"{unmatched} scans of the reference are not in the results folder; they are in no number of this report."
+        yield f"{unmatched} scans of the reference are not in the results folder; only 'intention to score' counts them, as wrong."
     if record["scan"]["n"] and any(scan.case.truth and not scan.case.truth.patient for scan in evidence.analysed):
         yield "Some scans have no patient in the reference: each of them counts as a patient of its own."
 
@@ -58,11 +63,14 @@ def _size(record: Mapping[str, Any]) -> Iterator[str]:
     if unit["n"] == 0:
         return
     low = unit["sensitivity"]["ci95"][0]
-    if unit["n_positive"] < _FEW_POSITIVES or (low is not None and low < _LEAST_SENSITIVITY):
+    if unit["n_positive"] < FEW or (low is not None and low < _LEAST_SENSITIVITY):
         yield (
             f"Too small to conclude: {unit['n_positive']} positive of {unit['n']} patients. The interval of sensitivity has to be read, "
             "not its value."
         )
+    negative = unit["n"] - unit["n_positive"]
+    if negative < FEW:
+        yield f"Too small to conclude on false alarms: {negative} negative of {unit['n']} patients. Read the interval of specificity."
     widths = {name: (unit[name]["ci95"][1] - unit[name]["ci95"][0]) / 2 for name in _RATES if unit[name]["value"] is not None}
     if widths:
         told = ", ".join(f"{name} {width:.3f} ({unit[name]['n']} patients)" for name, width in widths.items())
@@ -72,21 +80,22 @@ def _size(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"The {name} of patients {unit[name]['note']}."
 
 
-def _lock(record: Mapping[str, Any]) -> Iterator[str]:
+def _lock(record: Mapping[str, Any], evidence: Evidence) -> Iterator[str]:
     point = record["operating_point"]
     if point["refused"]:
         units = ", ".join(f"{unit}s" for unit in point["refused"])
         yield (
             f"Rates of {units} are refused: {next(iter(point['refused'].values()))}. A threshold that may have been chosen with these "
-            "scores in sight tests nothing. Areas under curves need no threshold and stand."
+            "scores in sight tests nothing. Areas under ROC curves need no threshold and stand; FROC and Dice rest on that of masks."
         )
         return
     if point["threshold"] is None:
         yield "No threshold was locked: rates that need one cannot be measured."
         return
-    if moment(point.get("locked_at")) is None:
-        yield "It is not known when the operating point was chosen, so it may have been chosen after seeing these scans."
-    if point.get("chosen_on") not in (None, "validation", "out-of-fold scores"):
+    yield from point["doubts"]
+    if is_tempered_here(evidence.results.run, "scan"):
+        yield TEMPERED
+    if point.get("chosen_on") not in (None, "validation", OUT_OF_FOLD):
         yield f"The operating point was chosen on {point['chosen_on']}, not on validation."
 
 
@@ -116,8 +125,8 @@ def _units(record: Mapping[str, Any]) -> Iterator[str]:
     scans, patients = record["scan"]["n"], record["scan"]["n_patients"]
     if patients < scans:
         yield (
-            f"{scans} scans are of {patients} patients: Wilson's interval takes scans as independent, the one 'drawn by patient' beside it "
-            "does not."
+            f"{scans} scans are of {patients} patients: the intervals of Wilson and DeLong, and calibration's, take scans as independent; "
+            "the one 'drawn by patient' beside them does not, and there is none of fewer than 10 patients."
         )
     if record["scan"]["n"] and record["slice"]["n"] == 0:
         yield "Slices cannot be judged: the model gives no score for each slice, or the reference has no mask."
@@ -125,6 +134,19 @@ def _units(record: Mapping[str, Any]) -> Iterator[str]:
         yield "No threshold was locked for slices: only their areas are given."
     if record["slice"]["n"] and any(record["slice"][name]["value"] is not None for name in NAMES):
         yield "Slices of one patient are alike; their intervals are drawn by patient, and slices never stand for patients."
+
+
+def _froc(froc: Mapping[str, Any]) -> Iterator[str]:
+    if not froc["n_lesions"]:
+        return
+    if froc["carried"]:
+        rates = ", ".join(f"{rate:g}" for rate in froc["carried"])
+        yield (
+            f"The FROC curve ends at {froc['ends_at']:.3g} false positives a scan: at {rates} it is carried on level, as published CPMs "
+            "do, and says nothing of marks below the locked threshold."
+        )
+    if not froc["n_scans_without_lesion"]:
+        yield "No scan without lesion is in the FROC: its false positives are those in scans that have lesions."
 
 
 def _maps(evidence: Evidence) -> Iterator[str]:

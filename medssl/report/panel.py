@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from medssl.errors import ManifestError
 from medssl.evaluation.robustness import Outcome
@@ -33,6 +33,10 @@ class Panel:
         shown = [outcome for outcome in self.done[file] if outcome.scan_id in clean]
         return tuple(clean[outcome.scan_id] for outcome in shown), tuple(shown)
 
+    def without_dice(self) -> Self:
+        """The panel without any number of masks, whose threshold is refused."""
+        return replace(self, done={file: tuple(replace(one, dice=None) for one in found) for file, found in self.done.items()})
+
 
 def read_panel(results: Path, model_id: str) -> Panel | None:
     """The panel of a results folder; None where none was run, where the clean scans are not done, or where it is of another model.
@@ -48,7 +52,7 @@ def read_panel(results: Path, model_id: str) -> Panel | None:
         return None
     done = {}
     for condition in facts["conditions"]:
-        path = folder / condition["file"]
+        path = folder / Path(condition["file"]).name
         record = _read(path) if path.is_file() else {}
         if record.get("key") == condition["key"]:
             done[condition["file"]] = tuple(Outcome.from_dict(fields) for fields in record["outcomes"])

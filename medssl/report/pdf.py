@@ -18,31 +18,26 @@ def find_browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def print_pdf(page: Path, out: Path, *, browser: str | None = None, limit_s: float = _TIME_LIMIT_S) -> bool:
-    """Print a page of our own to PDF; returns whether `out` was written, and logs why not.
+def print_pdf(page: Path, *, browser: str | None = None, limit_s: float = _TIME_LIMIT_S) -> bytes | None:
+    """A page of our own as PDF; None where it cannot be printed, and the log says why.
 
     Args:
         page: An HTML file that needs nothing else.
-        out: The PDF.
         browser: Chromium or a relative of it; the first that is found by default.
         limit_s: Seconds after which the browser is ended.
     """
     program = browser or find_browser()
     if program is None:
         logger.info("no report.pdf: no chromium on this machine; print report.html from a browser")
-        return False
-    with tempfile.TemporaryDirectory(prefix="medssl-print-") as folder:
-        made = Path(folder) / "report.pdf"
-        try:
+        return None
+    try:
+        with tempfile.TemporaryDirectory(prefix="medssl-print-", ignore_cleanup_errors=True) as folder:
+            made = Path(folder) / "report.pdf"
             subprocess.run(_command(program, page, made, Path(folder)), capture_output=True, timeout=limit_s, check=True)
-        except (subprocess.SubprocessError, OSError) as error:
-            logger.warning("no report.pdf: %s did not print it (%s)", Path(program).name, type(error).__name__)
-            return False
-        if not made.is_file():
-            logger.warning("no report.pdf: %s printed nothing", Path(program).name)
-            return False
-        shutil.copyfile(made, out)
-    return True
+            return made.read_bytes()
+    except (subprocess.SubprocessError, OSError) as error:
+        logger.warning("no report.pdf: %s did not print it (%s)", Path(program).name, type(error).__name__)
+        return None
 
 
 def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:

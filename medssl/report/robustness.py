@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medssl.evaluation import classification, segmentation
-from medssl.evaluation.robustness import NAMES, agreement, differences, ever_turned, measure, within_case_deviation
+from medssl.evaluation.robustness import NAMES, agreement, differences, ever_turned, measure, paired, within_case_deviation
 from medssl.report.evidence import Evidence, Measured, scan_units, slice_units
 from medssl.report.figures import Picture, new_figure, to_png
+from medssl.report.groups import small
 from medssl.report.panel import CLEAN, Panel, read_panel
 
 if TYPE_CHECKING:
@@ -20,13 +21,14 @@ UNITS = ("scan", "slice")
 _SHOWN = ("scan_auroc", "slice_auroc", "dice")
 _SEVERITIES = 5
 _LEAST_SCALE = 0.05  # of the colours, so that small differences do not look large
-_SMALL_GROUP = 20
 
 
 def robustness_record(evidence: Evidence) -> Record:
     """The key `robustness` of `metrics.json`; `panel` is null where no scan was damaged."""
     panel = read_panel(evidence.results.folder, str(evidence.results.run.get("model_id")))
     thresholds = {unit: evidence.thresholds[unit] for unit in UNITS}
+    if panel is not None and evidence.masks_refused:
+        panel = panel.without_dice()
     return {"panel": None if panel is None else panel_record(panel, thresholds), "sites": site_record(evidence)}
 
 
@@ -50,10 +52,10 @@ def panel_record(panel: Panel, thresholds: Mapping[str, float | None]) -> Record
 
 
 def _damage(panel: Panel, condition: Mapping[str, Any], thresholds: Mapping[str, float | None]) -> Record:
-    clean, shown = panel.pair(condition["file"])
+    clean, shown = paired(*panel.pair(condition["file"]))
     found = differences(measure(clean, thresholds), measure(shown, thresholds))
     kept = {name: condition[name] for name in ("name", "what", "severity", "parameter", "amount") if name in condition}
-    without = sum(outcome.score is None for outcome in shown)
+    without = sum(not outcome.is_scored for outcome in shown)
     return kept | {"scans": len(shown), "without_score": without, "differences": {name: one.to_json() for name, one in found.items()}}
 
 
@@ -90,13 +92,17 @@ def _site(site: str, scans: Sequence[Measured], evidence: Evidence) -> Record:
     units = {"scan": scan_units(scans), "slice": slice_units(scans)}
     numbers: Record = {}
     for unit, one in units.items():
-        found = classification.assess(one, threshold=evidence.thresholds[unit], clustered=unit == "slice")
+        clustered = len(np.unique(one.patients)) < len(one.labels)
+        found = classification.rates(one, threshold=evidence.thresholds[unit], clustered=clustered)
+        found |= {"auroc": classification.auroc(one, clustered=clustered)}
         numbers |= {f"{unit}_{name}": found[name].to_json() for name in ("auroc", "sensitivity", "specificity")}
     ill = [
         (scan, scan.overlap.dice) for scan in scans if scan.overlap is not None and scan.overlap.status in ("compared", "prediction_empty")
     ]
+    ill = [] if evidence.masks_refused else ill
     dice = segmentation.summarise([value or 0.0 for _, value in ill], [scan.case.patient for scan, _ in ill])
-    few = {"note": f"fewer than {_SMALL_GROUP} scans: no conclusion"} if len(scans) < _SMALL_GROUP else {}
+    note = small(units["scan"], {name: numbers[f"scan_{name}"] for name in ("sensitivity", "specificity")})
+    few = {"note": note} if note else {}
     patients = len({scan.case.patient for scan in scans})
     return {"site": site, "scans": len(scans), "patients": patients, "positive": units["scan"].n_positive, **numbers, "dice": dice, **few}
 

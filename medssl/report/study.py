@@ -20,6 +20,7 @@ STATEMENTS = {
     "agreement": "agreement of readers (kappa with its interval)",
     "external_test": "what makes the test scans external to training",
     "explainability": "how calls of the model are explained",
+    "limitations": "limitations of the study, and whom its results do not speak for",
     "implications": "what the results mean for practice",
     "ethics": "ethical approval and consent",
     "registration": "registration",

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Only names that a report gives its pictures are ever removed from a folder.
 _OURS = re.compile(
-    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d\d_[a-z_]+)\.png"
+    r"(scores|roc|precision_recall|confusion|reliability|froc|dice|forest|robustness|comparison|decision_curve|example_\d{2,3}_[a-z_]+)\.png"
 )
 
 
@@ -48,7 +48,7 @@ def write_report(
     Raises:
         UsageError: There is nothing to report on, or another run has another reference or shares no scan.
         ManifestError: The reference cannot be used.
-        NoSpaceError: The disk is full; what was there before is intact.
+        NoSpaceError: The disk is full; every file there is whole.
     """
     evidence = gather(read_results(results, reference=reference))
     metrics = build_metrics(evidence, read_others(against, results, reference=reference))
@@ -57,12 +57,14 @@ def write_report(
     examples = draw_examples(evidence)
     page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
+    (out / "report.pdf").unlink(missing_ok=True)  # one of an earlier report must not stay beside these numbers
     write_file(out / "report.html", page.encode())
     write_file(out / "metrics.csv", metrics_csv(metrics).encode())
     write_file(out / "scans.csv", scans_csv(evidence).encode())
     write_file(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
-    if pdf:
-        print_pdf(out / "report.html", out / "report.pdf")
+    printed = print_pdf(out / "report.html") if pdf else None
+    if printed is not None:
+        write_file(out / "report.pdf", printed)
     logger.info("report of %d scans written", len(evidence.scans))
     return metrics
 

@@ -79,8 +79,14 @@ class Finding:
 
     @classmethod
     def read(cls, path: Path) -> "Finding":
-        """Read a finding that `to_json` wrote."""
+        """Read a finding that `to_json` wrote.
+
+        Raises:
+            ValueError: It is no JSON, or is not named after its scan, whose name leads to its maps.
+        """
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if fields["scan_id"] != path.stem:
+            raise ValueError("a finding is not named after its scan")
         lesions = tuple(
             LesionFinding(
                 centre_mm=tuple(lesion["centre_mm"]),

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from medssl.data.classes import scan_label
 from medssl.data.dataset import Case, load_cases
+from medssl.data.leakage import Guard
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.store import Store, decode
@@ -25,6 +26,11 @@ from medssl.scoring.looks import Look, log_look
 from medssl.scoring.predictor import Predictor, Result
 from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
 from medssl.volume import Volume
+
+_NOT_COMPARED = (
+    "The scans were not compared with those that the model has learned from: whether this is an independent test is not known. "
+    "medssl evaluate on a store compares them."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open(run_facts(predictor, split=None))
+    results.open({**run_facts(predictor, split=None), "leakage": [*_allowed(predictor), _NOT_COMPARED]})
     for source in track(sources, "scoring"):
         _score_source(predictor, source, results)
     return results.finish({})
@@ -66,11 +72,21 @@ def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) 
     results.add(result)
 
 
-def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> dict[str, int]:
+def score_split(predictor: Predictor, store: Store, split: str, out: Path, *, allow_seen: str = "") -> dict[str, int]:
     """Score one split of a store (or `all`), with the truth beside the findings.
 
+    Args:
+        predictor: The model.
+        store: Where the scans are.
+        split: Which of them.
+        out: The results folder.
+        allow_seen: Why scans that the model has learned from may be scored; empty refuses them.
+
+    Returns:
+        How many scans have which status.
+
     Raises:
-        ManifestError: The split is empty; `patient_leak` when the model has learned from its scans and the store does not allow that.
+        ManifestError: The split is empty; `patient_leak` when the model has learned from its scans and nobody allows that.
         UsageError: The store was prepared in another way than the bundle's.
     """
     if store.preprocess != predictor.bundle.preprocess:
@@ -78,7 +94,7 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path) -> di
     rows = store.manifest.rows if split == "all" else store.manifest.split(split)
     if not rows:
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
-    leakage = _leakage(predictor, store, rows)
+    leakage = _leakage(predictor, store, rows, Guard(allow_seen).reason)
     results = ResultsFolder(out, predictor.bundle.model_id)
     results.open({**run_facts(predictor, split=split), "leakage": leakage, "intake": _intake(store)})
     log_look(_look(predictor, store, split, len(rows)), store=store.folder, results=out)
@@ -105,12 +121,17 @@ def _look(predictor: Predictor, store: Store, split: str, scans: int) -> Look:
     return Look.now("scored", model_id=bundle.model_id, split=split, scans=scans, manifest_sha256=digest, points=points)
 
 
-def _leakage(predictor: Predictor, store: Store, rows: Sequence[ManifestRow]) -> list[str]:
-    """What a report must say of scans that the model has seen, and of leakage that was allowed in a store on the way here."""
+def _leakage(predictor: Predictor, store: Store, rows: Sequence[ManifestRow], reason: str) -> list[str]:
+    """What a report must say of scans that the model has seen, and of leakage that was allowed in a store on the way here.
+
+    A reason that the store was given for copies among its own scans is none to score what a model has learned from; one that it was given
+    when its scans were held against a bundle is.
+    """
     found = overlap(predictor.bundle.seen, rows, store.signs(rows), around=store.manifest.rows)
-    if not store.leakage.reason:
-        refuse_seen(found)
-    return [*store.leakage.sentences(), *_allowed(predictor, known=store.leakage.reason), *found.sentences(len(rows))]
+    if not reason and not (store.leakage.reason and store.leakage.seen):
+        refuse_seen(found, "say why they may be scored with --allow-seen REASON")
+    given = [f"Scans that the model has learned from were allowed. The reason given: {reason}"] if reason and found.learned else []
+    return [*given, *store.leakage.sentences(), *_allowed(predictor, known=store.leakage.reason), *found.sentences(len(rows))]
 
 
 def _allowed(predictor: Predictor, *, known: str = "") -> list[str]:
@@ -195,5 +216,4 @@ def run_facts(predictor: Predictor, *, split: str | None) -> dict[str, object]:
         "preprocess": bundle.preprocess.as_dict(),
         "lineage": list(bundle.lineage),
         "nominal": False,
-        "leakage": _allowed(predictor),
     }

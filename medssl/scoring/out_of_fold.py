@@ -12,7 +12,7 @@ from rich.progress import track
 from medssl.data.dataset import Case, load_cases
 from medssl.data.held_out import FOLDER, read_output
 from medssl.data.manifest import ManifestRow
-from medssl.data.seen import overlap
+from medssl.data.seen import Overlap, overlap
 from medssl.data.store import Store, decode
 from medssl.models.bundle import Bundle
 from medssl.scoring.folder import add_with_truth, reference_row, run_facts
@@ -74,7 +74,9 @@ def _add(predictor: Predictor, store: Store, case: Case, folder: Path, results: 
 def _said(bundle: Bundle, store: Store, folds: Sequence[tuple[Path, Sequence[ManifestRow]]]) -> list[str]:
     """What a report must say of numbers that come from a cross-validation."""
     facts: dict[str, Any] = dict(bundle.training["folds"])  # type: ignore[call-overload]
-    learned = [scan for folder, held in folds for scan in _learned(folder, store, held)]
+    seen = [_seen(folder, store, held) for folder, held in folds]
+    labelled = sum(len(one.labelled) for one in seen)
+    learned = sum(len(one.learned) for one in seen) - labelled
     scans = sum(len(held) for _, held in folds)
     said = [
         f"Cross-validation: each of {scans} scans was scored by the network of the fold that had not learned from its patient "
@@ -84,10 +86,15 @@ def _said(bundle: Bundle, store: Store, folds: Sequence[tuple[Path, Sequence[Man
         said.append("No test split was kept aside: these cross-validated numbers are the only ones that this store can give.")
     said.append("The thresholds were chosen on these scores: rates and masks at them are a little too good, areas under curves are not.")
     if learned:
-        said.append(f"{len(learned)} of {scans} scans were in the pretraining of the networks, without their labels: no independent test.")
+        said.append(f"{learned} of {scans} scans were in the pretraining of the networks, without their labels: no independent test.")
+    if labelled:
+        said.append(
+            f"{labelled} of {scans} scans, near copies of them or other scans of their patients were in the training of the network that "
+            "scored them, with their labels: no independent test."
+        )
     return [*said, *store.leakage.sentences()]
 
 
-def _learned(folder: Path, store: Store, held: Sequence[ManifestRow]) -> tuple[str, ...]:
-    """Scans held out from a fold that its network has learned from all the same, in pretraining."""
-    return overlap(Bundle.read(folder / "bundle").seen, held, store.signs(held), around=store.manifest.rows).learned
+def _seen(folder: Path, store: Store, held: Sequence[ManifestRow]) -> Overlap:
+    """Scans held out from a fold that its network has learned from all the same: in pretraining, or as a copy of them."""
+    return overlap(Bundle.read(folder / "bundle").seen, held, store.signs(held), around=store.manifest.rows)

@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.cells import safe
 from medssl.errors import ConflictError, NoSpaceError
 from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Result
@@ -135,11 +136,11 @@ class ResultsFolder:
 
 
 def table(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """CSV text."""
+    """CSV text, no cell of it a formula; `medssl.cells.plain` gives the texts back."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
 
 

@@ -1,8 +1,11 @@
 """What a run leaves to look at while it goes on."""
 
 import logging
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -12,9 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from medssl.data.unlabelled import Unlabelled
+from medssl.errors import DivergenceError
 from medssl.training.pretrainer import Pretrainer, batch_of
 
 logger = logging.getLogger(__name__)
+
+_READ_SECONDS = 0.5  # between two readings of the loss, each of which waits for the device
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Every:
 
 
 class Pictures(L.Callback):
-    """Reconstructions of fixed crops with fixed masks every so many steps, as PNG.
+    """Reconstructions of fixed crops with fixed masks every so many steps, in evaluation mode, as PNG.
 
     Args:
         crops: Crops that stay the same.
@@ -52,10 +58,36 @@ class Pictures(L.Callback):
         if not isinstance(pl_module, Pretrainer) or not trainer.is_global_zero or not self.every.due(trainer, batch_idx):
             return
         crops = pl_module.transfer_batch_to_device(self.crops, pl_module.device, 0)
-        pictures = pl_module.objective.picture(batch_of(crops, self.seed))
+        objective, training = pl_module.objective, pl_module.objective.training
+        pictures = objective.eval().picture(batch_of(crops, self.seed))
+        objective.train(training)
         if pictures is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             mosaic(pictures).save(self.folder / f"step{trainer.global_step:06d}.png")
+
+
+class Divergence(L.Callback):
+    """Ends a run whose loss is no number any more, before the next checkpoint is written.
+
+    Args:
+        every: Steps between two looks.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = Every(every)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
+        """Look at the loss.
+
+        Raises:
+            DivergenceError: It is not finite; weights that such a loss has moved never recover.
+        """
+        del pl_module, batch
+        if self.every.due(trainer, batch_idx) and not cast(dict[str, Tensor], outputs)["loss"].isfinite():
+            raise DivergenceError(
+                f"the loss is not finite at step {trainer.global_step}: training has diverged; lower training.learning_rate, "
+                "or take training.precision 32-true; the checkpoint before is kept"
+            )
 
 
 class ProgressLine(L.Callback):
@@ -79,6 +111,7 @@ class ProgressLine(L.Callback):
             refresh_per_second=2,
         )
         self.task = self.bar.add_task(title, terms="")
+        self.read = -math.inf
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar, at the step that a resumed run has reached."""
@@ -90,7 +123,10 @@ class ProgressLine(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
         """One step further."""
         del pl_module, outputs, batch
-        self.bar.update(self.task, completed=trainer.global_step, terms=_terms(trainer))
+        self.bar.update(self.task, completed=trainer.global_step)
+        if time.monotonic() - self.read > _READ_SECONDS:
+            self.bar.update(self.task, terms=_terms(trainer))
+            self.read = time.monotonic()
         if trainer.is_global_zero and self.every.due(trainer, batch_idx):
             logger.info("step %d of %d: %s", trainer.global_step, trainer.max_steps, _terms(trainer))
 

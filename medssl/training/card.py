@@ -57,7 +57,12 @@ def _identity(bundle: Bundle) -> Iterator[str]:
     folds = _mapping(facts.get("folds"))
     members = f", the mean of {folds['count']} members from folds by {folds['by']}" if folds else ""
     yield f"- trained on {facts['scans']} scans of {facts['patients']} patients, {facts['steps']} steps, seed {facts['seed']}{members}"
-    yield from _tuning(facts)
+    adapted, each = facts.get("adapted"), facts.get("members")
+    yield from (f"- adapted: {what}" for what in (adapted if isinstance(adapted, list) else ()))
+    if isinstance(each, list):
+        yield from (f"- fold {number}: {line}" for number, one in enumerate(each) for line in _member(one))
+    else:
+        yield from (f"- {line}" for line in _tuning(facts))
     if recipe.get("loss") is not None:
         yield f"- loss: {_inline(recipe['loss'])}"
     window = bundle.window
@@ -65,15 +70,20 @@ def _identity(bundle: Bundle) -> Iterator[str]:
     yield f"- configuration {facts.get('config_hash')}, data {str(facts.get('manifest_hash'))[:12]}, finished {facts.get('finished')}"
 
 
+def _member(facts: Mapping[str, object]) -> Iterator[str]:
+    """What one fold learned from, and how."""
+    yield f"trained on {facts['scans']} scans of {facts['patients']} patients"
+    yield from _tuning(facts)
+
+
 def _tuning(facts: Mapping[str, object]) -> Iterator[str]:
-    """How the weights of the start were adapted, which of them learned, and why."""
-    adapted, protocol, advice = facts.get("adapted"), _mapping(facts.get("protocol")), _mapping(facts.get("advice"))
-    yield from (f"- adapted: {what}" for what in (adapted if isinstance(adapted, list) else ()))
+    """Which weights learned, and why."""
+    protocol, advice = _mapping(facts.get("protocol")), _mapping(facts.get("advice"))
     if protocol:
         numbers = ", ".join(f"{name} {_inline(value)}" for name, value in protocol.items() if name != "name")
-        yield f"- protocol {protocol['name']}{f' ({numbers})' if numbers else ''}"
+        yield f"protocol {protocol['name']}{f' ({numbers})' if numbers else ''}"
     if advice:
-        yield f"- this protocol was proposed: {advice['reason']}"
+        yield f"this protocol was proposed: {advice['reason']}"
 
 
 def _inline(value: object) -> str:

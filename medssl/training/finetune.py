@@ -26,7 +26,7 @@ from medssl.training.begin import Beginning, begin
 from medssl.training.card import card, data_facts
 from medssl.training.classifier import Classifier
 from medssl.training.detector import Detector
-from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, members
+from medssl.training.folds import OUT_OF_FOLD, Folds, Part, Parts, cross_validate, member_facts, members
 from medssl.training.labelled import channel_weights, check_cases, is_usable, tell_apart
 from medssl.training.lesion_point import check_detector, lesion_point
 from medssl.training.lesions import LesionModule
@@ -54,7 +54,8 @@ class Labels:
         calibrate: Fit a temperature of the scores of slices and scans on validation scans, before thresholds are chosen.
         train_split: Part of the store to learn from.
         validation_split: Part of the store that thresholds are chosen on.
-        patients: Labelled patients to learn from, drawn with the seed of the run; None for all.
+        patients: Labelled patients to learn from, drawn with the seed of the run; None for all. Selection, calibration and thresholds use
+            every label of validation all the same.
         classes: Class names in the order of the network's channels, behind the background of a segmenter; empty for lesion against none.
         multi_label: A scan may have several classes at once, with `;` between them in the table.
         mask_values: What masks hold where each class is; empty for 1, 2, 3, ...
@@ -153,7 +154,7 @@ def finetune(
         training: Steps and optimiser.
         run: Where the run is kept.
         seed: Of crops and views.
-        bundle: A pretrained encoder, or None to start from scratch.
+        bundle: A pretrained encoder, or a lesion network on one, or None to start from scratch.
         labels: Which labels are used.
         views: Augmentation.
         loss: What is minimised; None for Dice and cross entropy of a segmenter, cross entropy of a classifier.
@@ -191,7 +192,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     begun = begin(
         network, train, feed.crops, store, bundle=recipe.origin, protocol=recipe.protocol, tuning=recipe.tuning, run=run, seed=seed
     )
-    keeper = Keeper(recipe.selection, part.selecting, recipe.window, recipe.training, seed=seed, plain=begun.protocol.plain)
+    keeper = Keeper(recipe.selection, network, part.selecting, recipe.window, recipe.training, seed=seed, plain=begun.protocol.plain)
     weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
@@ -212,17 +213,17 @@ def _together(recipe: _Recipe, parts: Parts, run: Run) -> Bundle:
     store, (bundles, networks) = Store(recipe.feed.store), zip(*members(parts, run), strict=True)
     ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
     scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
-    cases = [one.case for one in scored]
+    learned = parts.learned(run, partial(recipe.labels.drawn, seed=recipe.seed))
     digest = store.manifest.digest()
-    found = facts(run, recipe.training, seed=recipe.seed, manifest=digest, patients=_patients(cases), scans=len(cases))
+    found = facts(run, recipe.training, seed=recipe.seed, manifest=digest, patients=_patients(learned), scans=len(learned))
     found |= {
+        **member_facts(bundles),
         "folds": parts.facts(),
-        "data": data_facts(cross_validation=cases),
-        "selection": [one.training["selection"] for one in bundles],
+        "data": data_facts(cross_validation=[one.case for one in scored]),
     }
     trained = replace(
         _locked(recipe, ensemble, scored, store, chosen_on=OUT_OF_FOLD),
-        training={**bundles[0].training, **found},
+        training=found,
         lineage=bundles[0].lineage,
         seen=merged_all(bundle.seen for bundle in bundles),
     )

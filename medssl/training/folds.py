@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.data.dataset import Case
-from medssl.data.folds import fold_numbers
+from medssl.data.folds import fold_numbers, nearly_equal
 from medssl.data.held_out import FOLDER, read_output
 from medssl.data.splits import assign
 from medssl.data.store import Store
@@ -90,11 +90,13 @@ class Parts:
         folds: What was asked for.
         held: Scans held out by each fold.
         share: Of the patients left to learn from, those that weights are selected on; 0 where the last weights are kept.
+        together: Pairs of scans, nearly equal, whose patients are not torn apart.
     """
 
     folds: Folds
     held: tuple[list[Case], ...]
     share: float
+    together: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, folds: Folds, cases: Sequence[Case], store: Store, *, share: float) -> "Parts":
@@ -103,13 +105,15 @@ class Parts:
         Raises:
             ConfigError: Too few patients or sites, or a fold to run that there is not.
         """
-        numbers = fold_numbers(store, [case.row for case in cases], count=folds.count, by=folds.by, seed=folds.seed)
+        rows = [case.row for case in cases]
+        together = nearly_equal(store, rows)
+        numbers = fold_numbers(rows, together=together, count=folds.count, by=folds.by, seed=folds.seed)
         held: tuple[list[Case], ...] = tuple([] for _ in range(max(numbers) + 1))
         for case, number in zip(cases, numbers, strict=True):
             held[number].append(case)
         if max(folds.run or (0,)) >= len(held):
             raise ConfigError(f"folds.run asks for fold {max(folds.run or ())}, there are 0 to {len(held) - 1}")
-        return cls(folds, held, share)
+        return cls(folds, held, share, together)
 
     def __len__(self) -> int:
         return len(self.held)
@@ -121,9 +125,16 @@ class Parts:
         if not self.share:
             return Part(others, [], self.held[number], outputs)
         shares = {"train": 1 - self.share, "val": self.share}
-        drawn = assign([replace(case.row, split="") for case in others], fractions=shares, seed=self.folds.seed)
+        ids = {case.row.scan_id for case in others}
+        together = [pair for pair in self.together if ids.issuperset(pair)]
+        drawn = assign([replace(case.row, split="") for case in others], fractions=shares, seed=self.folds.seed, together=together)
         of = {name: [case for case, row in zip(others, drawn, strict=True) if row.split == name] for name in shares}
         return Part(of["train"], of["val"], self.held[number], outputs)
+
+    def learned(self, run: Run, drawn: Callable[[list[Case]], list[Case]]) -> list[Case]:
+        """The scans that any fold learns from; `drawn` takes those with labels that count from the ones that it could learn from."""
+        parts = (self.part(number, fold_folder(run.folder, number)) for number in range(len(self)))
+        return list({case.row.scan_id: case for part in parts for case in drawn(part.train)}.values())
 
     def outputs(self, run: Run) -> Iterator[tuple[Case, NDArray[np.float32]]]:
         """Every scan with what the fold that it was held out from says of it."""
@@ -219,3 +230,15 @@ def members(parts: Parts, run: Run) -> Iterator[tuple[Bundle, Network]]:
         if not isinstance(network, Network):
             raise ConfigError(f"fold {number} holds no lesion network; run it again in another folder")
         yield bundle, network
+
+
+_OF_MEMBERS = ("scans", "patients", "steps", "protocol", "advice")
+
+
+def member_facts(bundles: Sequence[Bundle]) -> dict[str, object]:
+    """What the bundle of all folds records of each: what it learned from and how, and what is true of all of them."""
+    records = [bundle.training for bundle in bundles]
+    found = [{name: one[name] for name in _OF_MEMBERS if name in one} for one in records]
+    first: dict[str, object] = {name: records[0][name] for name in ("steps", "protocol", "adapted") if name in records[0]}
+    alike = {name: value for name, value in first.items() if all(one.get(name) == value for one in records)}
+    return {**alike, "members": found, "selection": [one["selection"] for one in records]}

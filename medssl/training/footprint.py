@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medssl.models.architecture import Network
 
-_STATE = 16  # bytes of a parameter in training: weight, gradient and AdamW's two moments
+STATE = 16  # bytes of a parameter in training: weight, gradient and AdamW's two moments
 _FLOWING = 3  # gradients and copies alive at once in the backward pass, in units of the largest saved map
 
 
@@ -43,7 +43,7 @@ def footprint(build: Callable[[], Network], size: Sequence[int]) -> Footprint:
         network = build()
         saved = _saved(network, torch.empty(1, network.in_channels, *size))
     return Footprint(
-        state=_STATE * sum(parameter.numel() for parameter in network.parameters()),
+        state=STATE * sum(parameter.numel() for parameter in network.parameters()),
         sample=sum(saved) + _FLOWING * max(saved, default=0),
     )
 

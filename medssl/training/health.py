@@ -145,6 +145,7 @@ class Health(L.Callback):
         step, (before, start) = trainer.global_step, self.since
         rate = (step - before) * self.crops_a_step / (time.perf_counter() - start)
         terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        terms = {name: value for name, value in terms.items() if math.isfinite(value)}
         row = {"step": step, **terms, **self._look(pl_module), "crops_per_second": rate}
         self._note(row)
         for log in trainer.loggers:
@@ -159,10 +160,13 @@ class Health(L.Callback):
             draw_curves(self.rows, self.folder / "health.png")
 
     def _look(self, module: L.LightningModule) -> dict[str, float]:
+        """What is known of the features; nothing where they are no numbers."""
         if not isinstance(module, Pretrainer):
             return {}
         encoder = module.objective.encoder
         features = embed(encoder, self.images)
+        if not np.isfinite(features).all():
+            return {}
         deviations = spread(features)
         found = {
             "effective_rank": effective_rank(features),
@@ -196,11 +200,13 @@ class Health(L.Callback):
 
 
 def collapsed(start: Mapping[str, float], now: Mapping[str, float], watch: Watch) -> str | None:
-    """Why features have collapsed since the start, or None where they have not."""
+    """Why features have collapsed since the start, or None where they have not; looks without measures are of features without values."""
+    if "std_mean" not in now:
+        return "features are not finite"
     for name, share, floor in (("std_mean", watch.least_std, _FLOOR_STD), ("effective_rank", watch.least_rank, _FLOOR_RANK)):
-        least = max(share * start[name], floor)
+        least = max(share * start.get(name, 0.0), floor)
         if now[name] < least:
-            return f"{name} {now[name]:.3g} is below {least:.3g} (it was {start[name]:.3g} at the start)"
+            return f"{name} {now[name]:.3g} is below {least:.3g} (it was {start.get(name, 0.0):.3g} at the start)"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -12,13 +11,14 @@ from medssl.data.dataset import Sample
 from medssl.models.architecture import Network
 from medssl.objectives.processes import rank
 from medssl.training.losses import CrossEntropy, Loss, one_hot
+from medssl.training.module import TrainingModule
 from medssl.training.protocols import FULL, Protocol, freeze, hold, settle
 from medssl.training.settings import Training, matrices
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams, mixed
 
 
-class LesionModule(L.LightningModule):
+class LesionModule(TrainingModule):
     """Train a lesion network on labelled crops.
 
     Args:

@@ -4,6 +4,8 @@ The trial works on a copy of the module and leaves the random state as it was, s
 """
 
 import copy
+import math
+import os
 import resource
 import sys
 import time
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader
 from medssl.data.sampling import Batches
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.compiling import compile_parts
+from medssl.training.footprint import STATE
 from medssl.training.settings import Training
 
 _TRIALS = 3  # steps; the first warms caches up and is not timed
@@ -35,10 +38,11 @@ class Plan:
         parameters: Numbers that are trained.
         crops: A step, over all devices.
         tokens: A step, over all devices; 0 where the encoder has none.
-        step_seconds: One optimiser step on this machine, without cutting crops.
+        step_seconds: One optimiser step on this machine, without cutting crops; not a number where the network is spread over devices.
         feed_seconds: Cutting the crops of one step in one process.
         workers: Processes that cut crops beside training; 0 when training waits for crops.
-        memory_bytes: What trial steps took beyond the process as it was: memory of the GPU where there is one, else of the process.
+        memory_bytes: What trial steps took beyond the process as it was: memory of the GPU where there is one, else of the process. Where
+            the network is spread over devices, a device's share of weights, gradients and optimiser, counted.
         steps: Steps still to go.
         checkpoint_bytes: On the disk, the newest and the one before.
         epochs: Crops of the whole run over scans of the data set.
@@ -65,22 +69,24 @@ class Plan:
 
     @property
     def feed_ratio(self) -> float:
-        """Crops cut over crops used in the same time; from 1 on the input keeps up."""
+        """Crops cut over crops used in the same time; from 1 on the input keeps up; not a number without the time of a step."""
         return self.step_seconds * max(1, self.workers) / max(self.feed_seconds, 1e-9)
 
     def rows(self) -> list[tuple[str, str]]:
         """What it is and how much, for people."""
+        measured = not math.isnan(self.step_seconds)
         keeps_up = "keeps up" if self.feed_ratio >= 1 else "is the limit: give feed.workers"
+        step = f"{self.step_seconds:.3f} and" if measured else "not tried where a network is spread over devices;"
         return [
             ("parameters", f"{self.parameters:,}"),
             ("crops a step", f"{self.crops:,}"),
             ("tokens a step", f"{self.tokens:,}" if self.tokens else "-"),
-            ("seconds a step", f"{self.step_seconds:.3f} and {self.feed_seconds:.3f} to cut its crops"),
-            ("input", f"{keeps_up} ({self.feed_ratio:.1f} times what a step uses)"),
-            ("memory", f"{self.memory_bytes / 1e6:,.0f} MB a device"),
+            ("seconds a step", f"{step} {self.feed_seconds:.3f} to cut its crops"),
+            ("input", f"{keeps_up} ({self.feed_ratio:.1f} times what a step uses)" if measured else "-"),
+            ("memory", f"{self.memory_bytes / 1e6:,.0f} MB a device" + ("" if measured else " before activations")),
             ("disk", f"{self.checkpoint_bytes / 1e6:,.0f} MB of checkpoints"),
             ("crops for each scan", f"{self.epochs:,.1f}"),
-            ("time", f"{_duration(self.seconds)} for {self.steps:,} steps"),
+            ("time", f"{_duration(self.seconds)} for {self.steps:,} steps" if measured else f"{self.steps:,} steps"),
         ]
 
     def __str__(self) -> str:
@@ -99,9 +105,10 @@ def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Train
         done: Steps that are behind a run that goes on.
     """
     devices, trained = training.devices * training.num_nodes, sum(p.numel() for p in module.parameters() if p.requires_grad)
+    sharded, whole = training.strategy == "fsdp", sum(parameter.numel() for parameter in module.parameters())
     with torch.random.fork_rng(), _remembered() as memory:
         batches, feed_seconds = _cut(loader)
-        seconds, unused = _steps(module, [_share(batch, devices) for batch in batches], training)
+        seconds, unused = (math.nan, False) if sharded else _steps(module, [_share(batch, devices) for batch in batches], training)
     image = batches[0]["image"]
     crops = len(image) * training.accumulate
     return Plan(
@@ -111,9 +118,9 @@ def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Train
         step_seconds=seconds * training.accumulate,
         feed_seconds=feed_seconds * training.accumulate / devices,
         workers=loader.num_workers,
-        memory_bytes=memory[0],
+        memory_bytes=(4 * whole + (STATE - 4) * trained) // devices if sharded else memory[0],
         steps=training.steps - done,
-        checkpoint_bytes=2 * (4 * sum(p.numel() for p in module.parameters()) + 8 * trained),  # AdamW keeps two moments
+        checkpoint_bytes=2 * (4 * whole + 8 * trained),  # AdamW keeps two moments
         epochs=crops * training.steps / scans,
         unused=unused,
     )
@@ -142,14 +149,14 @@ def _share(batch: dict[str, Tensor], devices: int) -> dict[str, Tensor]:
 
 def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training: Training) -> tuple[float, bool]:
     """Seconds of one forward, backward and optimiser step, and whether some parameter had no gradient."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     trial = copy.deepcopy(module).to(device)
     trial.log_dict = trial.log = _unlogged  # type: ignore[method-assign]
     compile_parts(trial, training)
     optimizer = cast(dict[str, Any], trial.configure_optimizers())["optimizer"]
     times = []
     for number in range(_TRIALS):
-        batch = {name: value.to(device) for name, value in batches[number].items()}
+        batch = trial.transfer_batch_to_device(batches[number], device, 0)
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=training.resolved_precision == "bf16-mixed"):
             loss = trial.training_step(batch, number)
@@ -158,9 +165,16 @@ def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times[1:]), unused
+
+
+def _device() -> torch.device:
+    """Where this process will train: each process of a node has a GPU of its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _unlogged(*args: object, **kwargs: object) -> None:
@@ -182,9 +196,9 @@ def _remembered() -> Iterator[list[int]]:
     """A list that holds the bytes that the block took at most, once it has ended."""
     taken: list[int] = []
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(_device())
         yield taken
-        taken.append(torch.cuda.max_memory_allocated())
+        taken.append(torch.cuda.max_memory_allocated(_device()))
         return
     before = _resident()
     yield taken

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -10,12 +9,14 @@ from torch import Tensor
 from medssl.data.unlabelled import Unlabelled
 from medssl.objectives.objective import Objective
 from medssl.objectives.processes import rank
+from medssl.training.module import TrainingModule
 from medssl.training.settings import Training, matrices
+from medssl.training.sharding import followed
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams, mixed
 
 
-class Pretrainer(L.LightningModule):
+class Pretrainer(TrainingModule):
     """Minimise an objective's loss; everything method-specific lives in the objective.
 
     Args:
@@ -41,7 +42,8 @@ class Pretrainer(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """One step of the optimiser; then the objective follows, so that a checkpoint holds both."""
         super().optimizer_step(*args, **kwargs)
-        self.objective.after_step(min(1.0, (self.global_step + 1) / self.training_settings.steps))
+        with followed(self.trainer.strategy.model):
+            self.objective.after_step(min(1.0, (self.global_step + 1) / self.training_settings.steps))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine, by step."""

@@ -127,7 +127,8 @@ class Knn(Protocol):
         encoder = encoder_of(network, self.name)
         known = told(encoder, cases, crops, task=told_task(network), count=self.bank, seed=seed, classes=network.classes)
         sizes = {"size": len(known.answers), "classes": network.classes, "neighbours": self.neighbours}
-        built = Neighbours(encoder, task=told_task(network), bags=network.bags, **sizes)
+        exclusive = bool(network.outputs.names) and network.outputs.exclusive
+        built = Neighbours(encoder, task=told_task(network), bags=network.bags, exclusive=exclusive, **sizes)
         built.remember(known.features, known.answers)
         return built
 

@@ -17,20 +17,21 @@ from typing import Any, TypeVar, cast
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medssl.errors import ConfigError, ConflictError, NoSpaceError, UsageError
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
-from medssl.training.callbacks import ProgressLine
+from medssl.training.callbacks import Divergence, ProgressLine
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.compiling import compile_parts
+from medssl.training.logs import logs_of
 from medssl.training.plan import Plan, estimate
 from medssl.training.ranks import helped, leads
 from medssl.training.settings import Training
+from medssl.training.sharding import spread
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ def fit(
     Raises:
         ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
+        DivergenceError: A loss is no number any more; the previous checkpoint is intact.
     """
     plan = estimate(module, loader, training, scans=scans, done=run.done)
     if run.plan_only:
@@ -177,9 +179,10 @@ def _trainer(training: Training, run: Run, *, title: str, unused: bool, callback
         accumulate_grad_batches=training.accumulate,
         use_distributed_sampler=False,  # batches know their process
         precision=training.resolved_precision,
+        sync_batchnorm=torch.cuda.is_available() and training.devices * training.num_nodes > 1,
         gradient_clip_val=training.clip,
-        logger=[CSVLogger(run.folder, name="logs", version=""), TensorBoardLogger(run.folder, name="logs", version="")],
-        callbacks=[ProgressLine(title, every=every), *callbacks, Checkpoints(run.folder / "checkpoints", every=every)],
+        logger=logs_of(run.folder, every=min(10, every), done=run.done),
+        callbacks=[ProgressLine(title, every=every), *callbacks, Divergence(every), Checkpoints(run.folder / "checkpoints", every=every)],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=min(10, every),
@@ -230,7 +233,7 @@ def strategy(training: Training, *, unused: bool) -> Strategy | str:
     if training.strategy == "fsdp":
         if not torch.cuda.is_available():
             raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
-        return FSDPStrategy(state_dict_type="full")
+        return spread()
     if training.strategy == "auto" and training.devices * training.num_nodes == 1:
         return "auto"
     return DDPStrategy(find_unused_parameters=unused)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 import lightning as L
@@ -17,7 +18,7 @@ from medssl.models.inference import Window
 from medssl.training.callbacks import Every
 from medssl.training.run import Ended, with_weights
 from medssl.training.settings import Training
-from medssl.training.validation import Metric, measure, score_cases
+from medssl.training.validation import Metric, is_measurable, measure, scan_answer, score_cases
 
 logger = logging.getLogger(__name__)
 
@@ -65,48 +66,30 @@ class Selection:
         """As `Window` takes them."""
         return True if self.mirror is None else self.mirror
 
-    def looked_at(self, cases: Sequence[Case], *, seed: int) -> list[Case]:
+    def looked_at(self, cases: Sequence[Case], network: Network, *, seed: int) -> list[Case]:
         """The validation scans of each look: in a random order, with and without lesion in turn.
 
         Raises:
-            ConfigError: The metric cannot be measured on them.
+            ConfigError: The metric cannot be measured on them, or not with this network.
         """
         shuffled = [cases[index] for index in np.random.default_rng(seed).permutation(len(cases))]
-        ill = [case for case in shuffled if len(case.lesion_slices) or case.label == 1]
-        well = [case for case in shuffled if not (len(case.lesion_slices) or case.label == 1)]
-        ranks = sorted(
-            [*((place, 0, case) for place, case in enumerate(ill)), *((place, 1, case) for place, case in enumerate(well))], key=_place
-        )
-        chosen = [case for *_, case in ranks][: self.scans]
-        if not _tells(chosen, self.metric):
+        ill = [case for case in shuffled if scan_answer(case) == 1]
+        well = [case for case in shuffled if scan_answer(case) != 1]
+        chosen = [case for pair in zip_longest(ill, well) for case in pair if case is not None][: self.scans]
+        if self.metric is not None and not is_measurable(network, chosen, self.metric):
             raise ConfigError(
-                f"selection.metric {self.metric} cannot be measured on {len(chosen)} validation scans: {_NEEDS.get(str(self.metric))}; "
-                "take another metric or more scans"
+                f"selection.metric {self.metric} cannot be measured on {len(chosen)} validation scans with this network: it needs "
+                f"{_NEEDS[self.metric]}; take another metric or more scans"
             )
         return chosen
 
 
-_NEEDS = {
-    "dice": "none has a lesion mask",
-    "slice_auroc": "they need slices with and without lesion",
-    "scan_auroc": "they need scans with and without lesion",
+_NEEDS: dict[Metric, str] = {
+    "dice": "a segmenter, and a scan with lesion in its mask",
+    "slice_auroc": "a network that scores slices, and slices with and without lesion",
+    "scan_auroc": "scans with and without lesion",
+    "loss": "scans whose answer is known",
 }
-
-
-def _place(ranked: tuple[int, int, Case]) -> tuple[int, int]:
-    return ranked[:2]
-
-
-def _tells(cases: Sequence[Case], metric: Metric | None) -> bool:
-    """Whether a metric can be measured on scans."""
-    if metric == "dice":
-        return any(case.has_mask and len(case.lesion_slices) for case in cases)
-    if metric == "slice_auroc":
-        known = [case for case in cases if case.known]
-        return any(len(case.lesion_slices) for case in known) and any(len(case.lesion_slices) < case.shape[3] for case in known)
-    if metric == "scan_auroc":
-        return {len(case.lesion_slices) > 0 or case.label == 1 for case in cases if case.known or case.label >= 0} == {True, False}
-    return True
 
 
 Plain = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -253,6 +236,7 @@ class Keeper:
 
     Args:
         selection: What is kept.
+        network: That is trained.
         cases: Validation scans.
         window: How the network looks at them.
         training: Refused where it spreads the weights over devices.
@@ -260,12 +244,13 @@ class Keeper:
         plain: Makes weights of the network that is written from those in training.
 
     Raises:
-        ConfigError: Weights spread over devices, or a metric that these scans cannot tell.
+        ConfigError: Weights spread over devices, or a metric that these scans cannot tell of this network.
     """
 
     def __init__(
         self,
         selection: Selection,
+        network: Network,
         cases: Sequence[Case],
         window: Window,
         training: Training,
@@ -277,7 +262,7 @@ class Keeper:
         self.average = None if selection.average is None else Average(selection.average)
         self.selector = None
         if selection.metric is not None:
-            self.selector = Selector(selection, selection.looked_at(cases, seed=seed), window, self.average, plain=plain)
+            self.selector = Selector(selection, selection.looked_at(cases, network, seed=seed), window, self.average, plain=plain)
         if self.callbacks and training.strategy == "fsdp":
             raise ConfigError("selection needs the whole network on each device; set training.strategy to ddp")
 

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from medssl.errors import ConfigError
 from medssl.training.schedule import Pace, sawtooth
 
+_TOKENS = frozenset({"mask_token", "registers", "position_table", "cls_token", "position_embeddings"})  # ours, then MONAI's
 _WRAPPED = "_fsdp_wrapped_module."  # what FSDP puts into names
 
 
@@ -23,7 +24,7 @@ class Training:
         steps: Optimiser steps in all.
         checkpoint_steps: Steps between two checkpoints.
         learning_rate: Highest rate, after warm-up.
-        weight_decay: Of matrices; biases, norms and tokens have none.
+        weight_decay: Of matrices; biases, norms, tokens and tables of positions have none.
         betas: AdamW's decay of its moments.
         warmup: Share of the steps with a rising rate.
         encoder_rate: Factor on the rate of an encoder, in the protocols that move it as a whole.
@@ -109,5 +110,6 @@ def plain_name(name: str) -> str:
 
 
 def matrices(module: nn.Module) -> frozenset[str]:
-    """Names of parameters with more than one axis; FSDP flattens them later, so they are noted before."""
-    return frozenset(name for name, parameter in module.named_parameters() if parameter.ndim > 1)
+    """Names of parameters with more than one axis but tokens and positions; FSDP flattens them later, so they are noted before."""
+    named = ((name, parameter) for name, parameter in module.named_parameters() if parameter.ndim > 1)
+    return frozenset(name for name, _ in named if name.rpartition(".")[2] not in _TOKENS)

@@ -1,18 +1,21 @@
-"""Where weights come from when a run does not start from scratch: the encoder of another bundle."""
+"""Where weights come from when a run does not start from scratch: the encoder of another bundle, pretrained or fine-tuned."""
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from medssl.data.dataset import Crops
 from medssl.data.seen import Seen
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.adaptation import Input, check_alike, fitted
+from medssl.models.architecture import Architecture
 from medssl.models.bundle import Bundle, read_weights
 from medssl.models.encoder import Encoder
+
+_ENCODER = "encoder."
 
 logger = logging.getLogger(__name__)
 
@@ -49,23 +52,25 @@ def start_from(network: nn.Module, bundle: Path, store: Store, crops: Crops | No
 
     Args:
         network: A lesion network or an objective, with its `encoder`.
-        bundle: Of an encoder.
+        bundle: Of an encoder, or of a lesion network on an encoder, of which the head or decoder is left behind.
         store: The scans that the run will learn from.
         crops: What the network will be given; None for crops like those of the bundle.
 
     Raises:
-        ConfigError: No encoder, one that differs in more than channels and positions, or another preprocessing.
+        ConfigError: No encoder in the network or in the bundle, two that differ in more than channels and positions, or another
+            preprocessing.
     """
     pretrained = Bundle.read(bundle)
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"{type(network).__name__} has no encoder to start from a bundle; set bundle to null, or take a ViT network")
-    check_alike(pretrained.architecture, encoder.architecture())
+    architecture, weights = _encoder_in(pretrained, bundle)
+    check_alike(architecture, encoder.architecture())
     if pretrained.preprocess != store.preprocess:
         raise ConfigError("the bundle was pretrained with another preprocessing than this store's; prepare the store in the same way")
     before = Input(pretrained.window.size, pretrained.window.context)
     after = before if crops is None else Input(tuple(crops.size), crops.context)
-    weights, adapted = fitted(read_weights(bundle), pretrained.architecture, encoder, before=before, after=after)
+    weights, adapted = fitted(weights, architecture, encoder, before=before, after=after)
     for part in network.modules():
         if isinstance(part, Encoder) and part.architecture().same_weights(encoder.architecture()):
             part.load_state_dict(weights)
@@ -73,3 +78,15 @@ def start_from(network: nn.Module, bundle: Path, store: Store, crops: Crops | No
         logger.info("adapted: %s", what)
     objective = str(pretrained.training.get("objective", ""))
     return Start((pretrained.model_id, *pretrained.lineage), pretrained.seen, objective, tuple(adapted))
+
+
+def _encoder_in(bundle: Bundle, folder: Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """The encoder of a bundle, which is one or is built on one, and its weights."""
+    weights, found = read_weights(folder), bundle.architecture
+    if bundle.kind == "encoder":
+        return found, weights
+    inner = found.init_args.get("encoder")
+    if not isinstance(inner, Architecture):
+        name = found.class_path.rpartition(".")[2]
+        raise ConfigError(f"the bundle holds a {name}, which is not built on one encoder; give an encoder's bundle, or that of one fold")
+    return inner, {name.removeprefix(_ENCODER): tensor for name, tensor in weights.items() if name.startswith(_ENCODER)}

@@ -91,7 +91,7 @@ def calibration(scored: Sequence[Scored]) -> Points:
     """
     truths = {"slice": _slice_truth(scored), "scan": _scan_truth(scored)}
     found: Points = {unit: {"unit": unit, **asdict(fit_temperature(*truth))} for unit, truth in truths.items() if len(truth[0])}
-    if _is_alone(truths["scan"]) and "slice" in found:
+    if _slices_serve(truths):
         found["scan"] = found["slice"]  # as the threshold of scans is then that of slices
     return found
 
@@ -105,7 +105,8 @@ def operating_points(
 ) -> Points:
     """Thresholds for scans, slices and voxels, from validation scans alone.
 
-    Where no scan (or every scan) has a lesion, the threshold of slices serves for scans as well, and the rule says so.
+    Where every scan has a lesion and slices are of both classes, the threshold of slices serves for scans as well, and the rule says so.
+    Where no scan has a lesion, that of scans is a quantile of their own scores: of so many slices in a scan the highest is high.
 
     Args:
         scored: The scans.
@@ -120,10 +121,8 @@ def operating_points(
         if len(labels):
             calibrated = tempered(scores, temperatures.get(unit, 1.0))
             points[unit] = asdict(choose(labels, calibrated, unit=unit, rule=rule, chosen_on=chosen_on, locked_at=now))
-    labels = units["scan"][0]
-    if _is_alone(units["scan"]) and "slice" in points:
-        missing = "without" if len(labels) and labels.all() else "with"
-        said = f"that of slices ({points['slice']['rule']}): no validation scan {missing} lesion"
+    if _slices_serve(units):
+        said = f"that of slices ({points['slice']['rule']}): no validation scan without lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
     voxel = _voxel_point(scored, now, chosen_on)
     return points if voxel is None else {**points, "voxel": voxel}
@@ -149,6 +148,19 @@ def measure(scored: Sequence[Scored], metric: Metric) -> float | None:
     return delong(labels, scores)[0] if len(set(labels.tolist())) == 2 else None
 
 
+def is_measurable(network: Network, cases: Sequence[Case], metric: Metric) -> bool:
+    """Whether `measure` can tell a network's output on scans, asked before there is one, with the same scores everywhere."""
+    return measure([_blank(network, case) for case in cases], metric) is not None
+
+
+def _blank(network: Network, case: Case) -> Scored:
+    """A scan with output of the kind that a network gives; it takes no memory."""
+    by_slice = network.task != "classification" or (network.spatial_dims == 2 and not network.bags)
+    slices = np.full(case.shape[3] if by_slice else 1, 0.5, np.float32)
+    probability = np.broadcast_to(np.float32(0.5), case.shape[1:]) if network.task == "segmentation" else None
+    return Scored(case, probability, slices, slices[None])
+
+
 def _dice(called: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> float:
     return float(2 * (called & lesion).sum() / (called.sum() + lesion.sum()))
 
@@ -172,9 +184,10 @@ def _cross_entropy(probability: NDArray[np.floating], truth: NDArray[np.bool_]) 
     return float(-np.log(np.clip(right, _EDGE, 1)).mean())
 
 
-def _is_alone(truth: Truth) -> bool:
-    """Whether units are all of one class, or there is none."""
-    return len(set(truth[0].tolist())) < 2
+def _slices_serve(units: Mapping[str, Truth]) -> bool:
+    """Whether slices are of both classes and scans are not, so that slices alone can tell what separates the classes."""
+    slices, scans = (set(units[unit][0].tolist()) for unit in ("slice", "scan"))
+    return len(slices) == 2 and len(scans) < 2
 
 
 def _slice_truth(scored: Sequence[Scored]) -> Truth:
@@ -193,13 +206,14 @@ def _lesion_slices(case: Case) -> NDArray[np.intp]:
 
 def _scan_truth(scored: Sequence[Scored]) -> Truth:
     """Labels and scores (highest slice) of the scans whose answer is known."""
-    pairs = [(_scan_answer(one.case), float(one.slices.max())) for one in scored]
+    pairs = [(scan_answer(one.case), float(one.slices.max())) for one in scored]
     known = [(answer, score) for answer, score in pairs if answer >= 0]
     return np.array([answer for answer, _ in known], dtype=np.intp), np.array([score for _, score in known])
 
 
-def _scan_answer(case: Case) -> int:
-    return case.label if case.label >= 0 or case.lesion is None else int(len(case.lesion_slices) > 0)
+def scan_answer(case: Case) -> int:
+    """1 for a scan with a positive lesion, 0 for one without, -1 where that is not known: what scores of scans are held against."""
+    return case.label if case.label >= 0 or not case.has_mask else int(len(case.lesion_slices) > 0)
 
 
 def _voxel_point(scored: Sequence[Scored], now: str, chosen_on: str) -> dict[str, object] | None:

@@ -43,9 +43,9 @@ def aligned(view: View, other: View, grid: Sequence[int], *, corner: Tensor, oth
         corner: (B, D) voxel of the scan where the crop of the view begins, first axis first; NaN where the crops share no scan.
         other_corner: (B, D) the same of the other crop.
     """
-    size = torch.tensor(view.images.shape[2:], device=corner.device)
+    size = torch.tensor(view.images.shape[2:]).to(corner.device, non_blocking=True)
     offset = (2 * (corner - other_corner) / size).flip(1).to(view.theta)  # of crop to crop, in halves of a crop, last axis first
-    centres = cell_centres(grid).to(view.theta)
+    centres = cell_centres(grid).to(view.theta, non_blocking=True)
     in_crop = _mapped(view.theta, centres.expand(len(offset), -1, -1))
     in_other_crop = in_crop + offset[:, None]
     in_other = _mapped(_inverse(other.theta), in_other_crop)

@@ -94,19 +94,20 @@ def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tenso
         streams: Randomness of each sample.
         masks: (B, M, *S) of 0 and 1, or bool, that move with the images, or None.
     """
-    theta = _draw_theta(images, settings, streams=streams)
+    drawn = _draw_theta(images, settings, streams=streams)
+    theta = drawn.to(images.device, images.dtype, non_blocking=True)
     if settings.resamples:
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         moved_masks = None if masks is None else (F.grid_sample(masks.to(images), grid, align_corners=False) >= 0.5).to(masks.dtype)
     else:
-        moved = _flipped(images, theta)
-        moved_masks = None if masks is None else _flipped(masks, theta)
+        moved = _flipped(images, drawn)
+        moved_masks = None if masks is None else _flipped(masks, drawn)
     return View(_vary_intensity(moved, settings, streams=streams), theta, moved_masks)
 
 
 def _draw_theta(images: Tensor, settings: Augment, *, streams: Streams) -> Tensor:
-    """(B, D, D + 1) affine matrices in normalised coordinates, D = 2 or 3."""
+    """(B, D, D + 1) affine matrices in normalised coordinates, D = 2 or 3, on the CPU."""
     batch, dims = len(images), images.ndim - 2
     angle = streams.uniform(low=-1, high=1) * math.radians(settings.rotate_degrees)
     zoom = 1 + streams.uniform(low=-1, high=1) * settings.scale
@@ -123,11 +124,11 @@ def _draw_theta(images: Tensor, settings: Augment, *, streams: Streams) -> Tenso
         edge = streams.uniform(low=settings.area) ** (1 / dims)
         place = streams.uniform(dims, 1, low=-1, high=1) * (1 - edge)[:, None, None]  # keeps the part inside the crop
         matrix, shift = matrix * edge[:, None, None], shift + matrix @ place
-    return torch.cat([matrix, shift], dim=2).to(images.device, images.dtype)
+    return torch.cat([matrix, shift], dim=2)
 
 
 def _flipped(images: Tensor, theta: Tensor) -> Tensor:
-    """Images (B, C, *S) mirrored along the axes where theta says so; exact, as no voxel is interpolated."""
+    """Images (B, C, *S) mirrored along the axes where theta, on the CPU, says so; exact, as no voxel is interpolated."""
     mirrored = theta.diagonal(dim1=1, dim2=2).flip(1) < 0  # (B, D), first axis first
     if not mirrored.any():
         return images

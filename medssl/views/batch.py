@@ -37,14 +37,14 @@ class Batch:
     @classmethod
     def of(cls, images: Tensor, streams: Streams) -> "Batch":
         """Crops (B, C, *S) of which nothing else is known: each of its own patient, all of it inside the body."""
-        batch, channels, dims = len(images), images.shape[1], images.ndim - 2
+        batch, channels, dims, device = len(images), images.shape[1], images.ndim - 2, images.device
         return cls(
             images=images[:, None],
             streams=streams,
-            patient=torch.arange(batch),
-            corner=torch.zeros(batch, 1, dims),
-            level=torch.full((batch, 1, channels), float("-inf")),
-            present=torch.ones(batch, 1, channels, dtype=torch.bool),
+            patient=torch.arange(batch, device=device),
+            corner=torch.zeros(batch, 1, dims, device=device),
+            level=torch.full((batch, 1, channels), float("-inf"), device=device),
+            present=torch.ones(batch, 1, channels, dtype=torch.bool, device=device),
         )
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ _EPSILON = 1e-6
 def bias(images: Tensor, strength: float, streams: Streams) -> Tensor:
     """Multiply what lies above the sample's lowest value by a smooth field between exp(-strength) and exp(strength), as coils do."""
     dims = images.ndim - 2
-    points = streams.uniform(1, *[_FIELD_POINTS] * dims, low=-strength, high=strength).to(images)
+    points = streams.uniform(1, *[_FIELD_POINTS] * dims, low=-strength, high=strength).to(images, non_blocking=True)
     field = F.interpolate(points, size=images.shape[2:], mode=_linear(dims), align_corners=True).exp()
     lowest, _ = _limits(images)
     return lowest + (images - lowest) * field
@@ -35,13 +35,13 @@ def coarse(images: Tensor, probability: float, streams: Streams) -> Tensor:
 
 def blur(images: Tensor, probability: float, streams: Streams) -> Tensor:
     """Average over 3 voxels along each axis that has them, in some samples."""
-    blurred = _each(streams.chance(probability), images)
-    if not blurred.any():
+    chosen = streams.chance(probability)
+    if not chosen.any():
         return images
     pool = F.avg_pool2d if images.ndim == 4 else F.avg_pool3d
     width = [3 if size >= 3 else 1 for size in images.shape[2:]]
     padding = [size // 2 for size in width]
-    return torch.where(blurred, pool(images, width, stride=1, padding=padding, count_include_pad=False), images)
+    return torch.where(_each(chosen, images), pool(images, width, stride=1, padding=padding, count_include_pad=False), images)
 
 
 def gamma(images: Tensor, strength: float, streams: Streams) -> Tensor:
@@ -55,7 +55,7 @@ def histogram(images: Tensor, strength: float, streams: Streams) -> Tensor:
     """Bend values, as shares of a channel's range, along a random rising curve; at strength 1 parts of it are nearly flat."""
     spacing = 1 / (_CURVE_POINTS - 1)
     inner = streams.uniform(_CURVE_POINTS - 2, low=-0.5, high=0.5) * strength * spacing
-    curve = (F.pad(inner, (1, 1)) + torch.linspace(0, 1, _CURVE_POINTS)).to(images)  # (B, points), its ends stay
+    curve = (F.pad(inner, (1, 1)) + torch.linspace(0, 1, _CURVE_POINTS)).to(images, non_blocking=True)  # (B, points), its ends stay
     lowest, width = _limits(images)
     place = ((images - lowest) / (width * spacing)).clamp(0, _CURVE_POINTS - 1)
     below = place.long().clamp(max=_CURVE_POINTS - 2)
@@ -90,7 +90,7 @@ def cutout(images: Tensor, probability: float, streams: Streams) -> Tensor:
         inside = (centres >= start[:, None]) & (centres < (start + share[:, axis])[:, None])
         erased = erased & inside.view(-1, *[length if other == axis else 1 for other in range(dims)])
     mean = images.mean(dim=tuple(range(2, images.ndim)), keepdim=True)
-    return torch.where(erased[:, None].to(images.device), mean, images)
+    return torch.where(erased[:, None].to(images.device, non_blocking=True), mean, images)
 
 
 IN_ORDER: dict[str, Callable[[Tensor, float, Streams], Tensor]] = {
@@ -101,7 +101,7 @@ IN_ORDER: dict[str, Callable[[Tensor, float, Streams], Tensor]] = {
 
 def _each(values: Tensor, images: Tensor) -> Tensor:
     """(B,) values, one a sample, in a shape that goes with the images."""
-    return values.view(-1, *(1 for _ in images.shape[1:])).to(images.device)
+    return values.view(-1, *(1 for _ in images.shape[1:])).to(images.device, non_blocking=True)
 
 
 def _limits(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,22 +71,27 @@ class Masking:
             raise ConfigError(f"masking needs at least 2 patches a sample, found {cells}; use a larger crop or a smaller patch")
         count = min(max(round(cells * self.ratio), 1), cells - 1)
         if self.kind == "hierarchical":
-            return _scales(grid, count, self.side, streams).to(device)
+            return _scales(grid, count, self.side, streams).to(device, non_blocking=True)
         rank = _boxes(grid, count, self.side, streams) if self.kind == "block" and self.side > 1 else streams.uniform(cells)
         hidden = torch.zeros_like(rank, dtype=torch.bool).scatter_(1, rank.argsort(dim=1, stable=True)[:, :count], True)
-        return hidden.view(-1, *grid).to(device)
+        return hidden.view(-1, *grid).to(device, non_blocking=True)
 
     def partition(self, grid: Sequence[int], *, streams: Streams, device: torch.device | None = None) -> PatchMask:
         """The same as indices of cells in row-major order."""
-        return partition(self.hidden(grid, streams=streams, device=device))
+        return partition(self.hidden(grid, streams=streams), device)
 
 
-def partition(hidden: Tensor) -> PatchMask:
-    """Hidden and visible cells of (B, *K) as indices; every sample hides the same number of cells."""
+def partition(hidden: Tensor, device: torch.device | None = None) -> PatchMask:
+    """Hidden and visible cells as indices.
+
+    Args:
+        hidden: (B, *K) bool, on the CPU, so that counting waits for no device; every sample hides the same number of cells.
+        device: Where the indices are wanted.
+    """
     flat = hidden.flatten(1)
     order = flat.byte().argsort(dim=1, stable=True)
     visible = flat.shape[1] - int(flat[0].sum())
-    return PatchMask(order[:, :visible], order[:, visible:])
+    return PatchMask(*(part.to(device, non_blocking=True) for part in (order[:, :visible], order[:, visible:])))
 
 
 def _boxes(grid: Sequence[int], count: int, side: int, streams: Streams) -> Tensor:

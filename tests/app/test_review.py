@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from decisions import read_decisions
+from results import load_results
 
 APP = Path(__file__).resolve().parents[2] / "app" / "review.py"
 DISCLAIMER = "Research use only. Not a medical device."
@@ -205,6 +206,12 @@ def test_a_table_without_a_column_is_told(results, open_app):
     assert "missing_column" in open_app(results).error[0].value
 
 
+def test_a_site_that_was_kept_from_being_a_formula_is_shown_as_it_was(results):
+    table = results / "reference.csv"
+    table.write_text(table.read_text().replace("north", "'=north"))
+    assert "=north" in set(load_results(results).table["site"])
+
+
 def test_a_table_with_no_scan_is_told(results, open_app):
     header = (results / "results.csv").read_text().splitlines()[0]
     (results / "results.csv").write_text(header + "\n")
@@ -216,6 +223,13 @@ def test_a_scan_without_maps_is_told(results, open_app):
     app = open_app(results)
     assert not app.exception
     assert "medssl score" in app.error[0].value
+
+
+def test_a_map_that_is_a_link_out_of_the_folder_is_not_shown(results, open_app, tmp_path):
+    image = results / "maps" / "case_a_image.nii.gz"
+    image.rename(tmp_path / "secret.nii.gz")
+    image.symlink_to(tmp_path / "secret.nii.gz")
+    assert "path_escape" in open_app(results).error[0].value
 
 
 def test_a_flat_image_shows_without_a_slice_slider(results, open_app):

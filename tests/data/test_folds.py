@@ -1,10 +1,11 @@
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from medssl.data.folds import fold_numbers
+from medssl.data.folds import fold_numbers, nearly_equal
 from medssl.data.manifest import ManifestRow
 from medssl.errors import ConfigError
 
@@ -25,7 +26,8 @@ def row(number: int, *, patient: str = "", site: str = "", has_lesion: str = "1"
 
 
 def folds(rows: list[ManifestRow], **asked: Any) -> list[int]:
-    return fold_numbers(Signs(), rows, **{"count": 5, "by": "patient", "seed": 0, **asked})  # type: ignore[arg-type]
+    together = nearly_equal(Signs(), rows)  # type: ignore[arg-type]
+    return fold_numbers(rows, together=together, **{"count": 5, "by": "patient", "seed": 0, **asked})
 
 
 def test_folds_of_patients_are_balanced_over_lesions_and_sites() -> None:
@@ -45,6 +47,13 @@ def test_scans_of_a_patient_and_near_duplicates_share_a_fold() -> None:
 def test_each_site_is_a_fold_and_sites_that_share_a_patient_are_one() -> None:
     rows = [row(0, site="A"), row(1, site="B"), row(2, site="C", patient="p9"), row(3, site="A", patient="p9")]
     assert folds(rows, by="site") == [0, 1, 0, 0]
+
+
+def test_sites_that_share_an_equal_or_a_nearly_equal_scan_are_one() -> None:
+    equal = [row(0, site="A"), row(1, site="B"), row(2, site="C"), row(0, site="C", patient="p3")]
+    assert folds([*equal[:3], replace(equal[3], scan_id="s3")], by="site") == [0, 1, 0, 0]
+    nearly = [replace(row(0, site="D", patient="p4"), scan_id="s4", sha256="00")]  # another hash, the same fingerprint
+    assert folds([*equal[:3], *nearly], by="site") == [0, 1, 2, 0]
 
 
 def test_folds_do_not_depend_on_the_order_of_the_scans() -> None:

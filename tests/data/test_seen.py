@@ -134,9 +134,23 @@ def test_evaluate_refuses_scans_that_the_bundle_has_learned_from(
     assert not [note for note in notes_of(tmp_path / "out") if "independent test" in note]
 
 
+def test_a_reason_for_copies_within_a_store_is_none_to_score_what_a_bundle_has_learned_from(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(tmp_path / "scans", tmp_path / "second", guard=Guard("copies are alike by nature"))
+    bundle = bundle_of(tmp_path / "bundle", store, seen_of(store, "pretraining"))
+    evaluate = ["evaluate", str(bundle), str(tmp_path / "second"), "--split", "all", "--out", str(tmp_path / "out")]
+    assert main(evaluate) == 2
+    assert "--allow-seen REASON" in capsys.readouterr().err
+    assert main([*evaluate, "--allow-seen", "to see\nthe gap"]) == 0
+    notes = notes_of(tmp_path / "out")
+    assert notes[0] == "Scans that the model has learned from were allowed. The reason given: to see the gap"
+    assert notes[2].startswith("6 of 10 scans were in the training or pretraining of this model")
+
+
 def test_what_a_store_allows_is_scored_and_stands_on_top_of_the_report(store: Store, tmp_path: Path) -> None:
-    prepare(tmp_path / "scans", tmp_path / "second", guard=Guard("<b>to see the gap</b>"))
     seen = merged(seen_of(store), [], reason="an older sin")
+    prepare(tmp_path / "scans", tmp_path / "second", guard=Guard("<b>to see the gap</b>", seen))
     bundle = bundle_of(tmp_path / "bundle", store, seen)
     assert main(["evaluate", str(bundle), str(tmp_path / "second"), "--split", "all", "--out", str(tmp_path / "out")]) == 0
     first, second, third = notes_of(tmp_path / "out")[:3]
@@ -153,6 +167,7 @@ def test_leakage_on_the_way_to_a_model_is_said_of_scans_in_a_folder_too(store: S
     assert main(["score", *scans]) in (0, 1)
     assert main(["report", str(tmp_path / "out")]) == 0
     assert notes_of(tmp_path / "out")[0].endswith("The reason given: an older sin")
+    assert notes_of(tmp_path / "out")[1].startswith("The scans were not compared with those that the model has learned from")
 
 
 def test_the_command_compares_new_scans_with_the_bundle(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,13 @@ def test_scans_of_a_patient_have_its_number() -> None:
     assert set(dataset.__getitems__(range(30))["patient"].tolist()) == {0, 1}
 
 
+def test_spellings_of_a_patient_are_one_patient() -> None:
+    dataset = UnlabelledDataset([case("a", "Pat 1"), case("b", "PAT1 ")], Crops((8, 6)), seed=0, positives="visit")
+    batch = dataset.__getitems__(range(10))
+    assert set(batch["patient"].tolist()) == {0}
+    assert batch["corner"].isnan().all()  # pairs of two scans
+
+
 def test_what_is_known_of_a_sequence_holds_for_its_neighbouring_slices() -> None:
     one = replace(case("a", "p", channels=2), levels=(1.0, 2.0), present=(True, False))
     batch = UnlabelledDataset([one], Crops((8, 6), context=3), seed=0).__getitems__([0])

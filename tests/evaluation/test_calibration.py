@@ -14,6 +14,14 @@ def test_perfect_probabilities_have_no_error():
     assert calibration_errors([0, 1, 0, 1], [0.0, 1.0, 0.0, 1.0]) == (0, 0)
 
 
+def test_an_expected_error_has_no_interval_because_its_bootstrap_is_biased_as_it_is(units):
+    generator = np.random.default_rng(0)
+    scores = generator.uniform(0, 1, 60)
+    found = assess(units((generator.uniform(0, 1, 60) < scores).astype(int), scores))
+    assert found["ece"].value > 0 and found["ece"].ci95 is None and "biased upwards" in found["ece"].note
+    assert found["brier"].ci95[0] < found["brier"].value < found["brier"].ci95[1]
+
+
 def test_separated_scores_have_no_slope(units):
     found = assess(units([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]))
     assert found["slope"].value is None and "separate" in found["slope"].note

@@ -1,6 +1,9 @@
+import itertools
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest, chi2
+from scipy.stats import binomtest, chi2, rankdata
+from sklearn.metrics import roc_auc_score
 
 from medssl.evaluation.comparison import (
     Pairs,
@@ -20,11 +23,11 @@ def pairs(labels, first, second, patients=None):
 
 @pytest.fixture
 def study():
-    """60 scans of 20 patients; the first model is better."""
+    """90 scans of 30 patients; the first model is better."""
     generator = np.random.default_rng(1)
-    labels = np.repeat(generator.integers(0, 2, 20), 3)
-    first, second = (effect * labels + generator.normal(size=60) for effect in (2.5, 0.5))
-    return pairs(labels, first, second, np.repeat(np.arange(20), 3))
+    labels = np.repeat(generator.integers(0, 2, 30), 3)
+    first, second = (effect * labels + generator.normal(size=90) for effect in (2.5, 0.5))
+    return pairs(labels, first, second, np.repeat(np.arange(30), 3))
 
 
 def test_paired_delong_agrees_with_the_double_sum(study):
@@ -52,24 +55,35 @@ def test_units_without_two_finite_scores_are_left_out_of_both():
 
 def test_two_models_that_score_alike_have_no_test():
     found = paired_delong(pairs([1, 1, 0, 0], [0.9, 0.8, 0.3, 0.1], [0.9, 0.8, 0.3, 0.1]))
-    assert found.value == 0 and found.ci95 is None and found.beside["p"] is None and "variance" in found.note
+    assert found.value == 0 and found.ci95 is None and found.beside["p"] is None and "rank alike" in found.note
 
 
-def test_three_scans_have_no_test():
-    found = paired_delong(pairs([1, 1, 0], [0.9, 0.8, 0.3], [0.1, 0.8, 0.3]))
-    assert found.value == 0.5 and found.ci95 is None and found.beside["p"] is None
+@pytest.mark.parametrize(("positives", "negatives"), [(2, 1), (2, 2), (3, 3)])
+def test_few_units_of_a_class_make_no_interval_and_no_small_p(positives, negatives):
+    labels = np.repeat([1, 0], [positives, negatives])
+    first, second = labels + np.linspace(0, 0.5, len(labels)), 1 - labels + np.linspace(0, 0.5, len(labels))
+    found = paired_delong(pairs(labels, first, second))
+    assert found.value == 1 and found.ci95 is None and found.beside["p"] > 0.03
+    assert found.note == f"no interval: of one class there are only {min(positives, negatives)}"
 
 
-def test_few_units_of_a_class_make_a_rough_test():
-    generator = np.random.default_rng(0)
-    found = paired_delong(pairs([1] * 5 + [0] * 20, generator.normal(size=25), generator.normal(size=25)))
-    assert "only 5 units of one class" in found.note
+def test_the_permuted_p_is_that_of_every_way_to_exchange_the_ranks_of_patients():
+    labels, patients = np.array([1, 1, 0, 0, 1, 0]), np.array([0, 0, 1, 2, 3, 4])
+    first, second = np.array([0.9, 0.8, 0.3, 0.2, 0.6, 0.7]), np.array([0.2, 0.9, 0.4, 0.8, 0.5, 0.1])
+    ranks, found = [rankdata(first), rankdata(second)], []
+    for changed in itertools.product([False, True], repeat=5):
+        rows = np.where(np.array(changed)[patients], ranks[::-1], ranks)
+        found.append(np.subtract(*(roc_auc_score(labels, row) for row in rows)))
+    extreme = np.mean(np.abs(found) >= abs(found[0]) - 1e-12)
+    assert paired_delong(pairs(labels, first, second, patients)).beside["p"] == pytest.approx(extreme, abs=0.03)
 
 
-def test_a_model_that_separates_the_classes_has_too_narrow_an_interval_and_says_so():
+def test_a_model_that_separates_the_classes_is_tested_by_permutation_without_an_interval():
     generator = np.random.default_rng(0)
     labels = np.repeat([1, 0], 12)
-    assert "too narrow" in paired_delong(pairs(labels, labels + generator.uniform(0, 0.5, 24), labels + generator.normal(size=24))).note
+    found = paired_delong(pairs(labels, labels + generator.uniform(0, 0.5, 24), generator.normal(size=24)))
+    assert found.ci95 is None and "separates the classes" in found.note
+    assert "permutation" in found.beside["test"] and found.beside["p"] < 0.05
 
 
 @pytest.mark.parametrize("difference", [paired_delong, area_difference])
@@ -121,7 +135,7 @@ def test_no_unit_has_no_share():
 def test_the_bootstrap_of_an_area_finds_a_difference(study):
     found = area_difference(study)
     assert found.value == pytest.approx(paired_delong(study).value)
-    assert found.ci95[0] > 0 and found.beside["p"] < 0.05 and found.beside["n_patients"] < 20
+    assert found.ci95[0] > 0 and found.beside["p"] < 0.05 and 10 <= found.beside["n_patients"] < 30
 
 
 def test_a_difference_over_patients_is_that_of_the_means():
@@ -136,7 +150,12 @@ def test_a_difference_over_patients_is_that_of_the_means():
 def test_patients_without_a_lesion_do_not_count_in_a_share_of_lesions():
     found = clustered_difference([1, 2, 0], [1, 1, 0], [2, 2, 0], patients=["a", "b", "c"], empty="")
     assert (found.value, found.beside["n_patients"], found.n) == (0.25, 2, 4)
-    assert "only 2 patients" in found.note
+
+
+def test_few_patients_have_a_difference_without_interval_and_test():
+    found = clustered_difference([0.9] * 9, np.linspace(0.7, 0.8, 9), np.ones(9), patients=range(9), empty="")
+    assert found.value == pytest.approx(0.15) and found.ci95 is None and found.beside["p"] is None
+    assert found.note == "an interval drawn from 9 patients would be too narrow, none is given, and no test"
 
 
 def test_one_patient_has_no_interval():

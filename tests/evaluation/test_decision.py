@@ -29,8 +29,9 @@ def test_acting_on_everybody_is_what_a_score_of_1_for_all_gives(units):
     assert found.model == pytest.approx(found.treat_all)
 
 
-def test_one_patient_has_no_interval(units):
-    assert decision_curve(units([1, 0], [0.9, 0.1], ["a", "a"])).ci95 == ()
+def test_few_patients_have_a_curve_without_interval(units):
+    found = decision_curve(units([1, 0] * 4, [0.9, 0.1, 0.8, 0.6] * 2))
+    assert found.model and found.ci95 == () and "8 patients would be too narrow" in found.note
 
 
 def test_one_class_has_no_curve(units):

@@ -64,8 +64,36 @@ def test_froc_agrees_with_the_step_rule(stats):
     for rate, value in block["sens_step"].items():
         assert found["sensitivity_at"][rate] == pytest.approx(value)
     assert found["cpm"]["value"] == pytest.approx(block["cpm_step"])
+    assert found["cpm"]["ci95"] == [None, None] and "would be too narrow" in found["cpm"]["note"]
+
+
+def many(patients):
+    """Patients with two lesions each, of which chance finds some, and a healthy one to each."""
+    generator = np.random.default_rng(0)
+    ill = [Marks(f"p{n}", tuple(generator.uniform(0, 1, n % 3)), tuple(generator.uniform(0, 0.7, n % 2)), (), 2) for n in range(patients)]
+    return [*ill, *(Marks(f"q{n}", (), tuple(generator.uniform(0, 0.5, n % 2)), (), 0) for n in range(patients))]
+
+
+def test_every_rate_of_the_froc_has_an_interval_where_patients_are_enough():
+    found = froc(many(12))
+    for rate, (low, high) in found["sensitivity_at_ci95"].items():
+        assert low <= found["sensitivity_at"][rate] <= high and high - low > 0.05
     low, high = found["cpm"]["ci95"]
     assert low < found["cpm"]["value"] < high
+    assert set(map(tuple, froc(many(9))["sensitivity_at_ci95"].values())) == {(None, None)}
+
+
+def test_the_froc_says_where_its_curve_ends_and_to_which_rates_it_is_carried():
+    found = froc(many(12))
+    assert found["ends_at"] == max(found["fp_per_scan"]) == 0.5 and found["carried"] == [1, 2, 4, 8]
+    assert {found["sensitivity_at"][f"{rate:g}"] for rate in found["carried"]} == {found["sensitivity"][-1]}
+    assert (found["n_scans"], found["n_scans_without_lesion"]) == (24, 12)
+
+
+def test_false_positives_of_few_patients_have_no_interval():
+    found = false_positives_per_scan(many(3))
+    assert found.ci95 is None and "6 patients would be too narrow" in found.note
+    assert false_positives_per_scan(many(12)).ci95 is not None
 
 
 def test_a_scan_without_marks_and_lesions_only_adds_to_the_scans():
@@ -119,6 +147,13 @@ def test_a_place_finds_the_lesion_that_it_lies_in(masks):
     truth = masks[1]
     found = mark_centres([(2.2, 2, 2), (1, 1, 1), (8.4, 8, 9), (6, 6, 6), (-3, 0, 0)], [0.9, 0.8, 0.7, 0.6, 0.5], truth, patient="a")
     assert (found.hits, found.alarms, found.duplicates, found.n_lesions) == ((0.9, 0.7), (0.6, 0.5), (0.8,), 3)
+
+
+def test_a_place_without_a_score_or_without_numbers_counts_as_the_least_sure(masks):
+    none = float("nan")
+    found = mark_centres([(2, 2, 2), (6, 6, 6), (none, 0, 0)], [none, none, 0.5], masks[1], patient="a")
+    assert (found.hits, found.alarms) == ((0.0,), (0.5, 0.0))
+    assert np.isfinite(froc([found])["thresholds"]).all()
 
 
 def test_no_place_misses_every_lesion(masks):

@@ -1,9 +1,12 @@
 """Several classes: against scikit-learn and against sums written out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, roc_auc_score
 
+from medssl.evaluation.intervals import wilson
 from medssl.evaluation.multiclass import ClassUnits, assess, class_dice, confusion, dice_by_class, macro, macro_auroc
 
 NAMES = ("normal", "benign", "malignant")
@@ -57,8 +60,40 @@ def test_a_class_without_members_is_left_out_and_said() -> None:
     kept = one.truth[:, 2] == 0
     fewer = ClassUnits("scan", NAMES, one.truth[kept], one.scores[kept], one.patients[kept], True)
     metric = macro(fewer, "recall")
-    assert metric.value == pytest.approx(np.mean([assess(fewer)["by_class"][name]["recall"] for name in NAMES[:2]]))
+    assert metric.value == pytest.approx(np.mean([assess(fewer)["by_class"][name]["recall"]["value"] for name in NAMES[:2]]))
     assert "1 of 3 classes are left out" in metric.note
+
+
+def test_recall_and_precision_of_a_class_have_wilsons_interval_where_each_patient_has_one_scan() -> None:
+    one = replace(units(), patients=np.arange(60).astype(str))
+    truth, called = one.truth.argmax(axis=1), one.scores.argmax(axis=1)
+    record = assess(one)["by_class"]["benign"]
+    hits = int(((truth == 1) & (called == 1)).sum())
+    assert (record["recall"]["k"], record["recall"]["n"]) == (hits, int((truth == 1).sum()))
+    assert (record["precision"]["k"], record["precision"]["n"]) == (hits, int((called == 1).sum()))
+    assert record["recall"]["ci95"] == pytest.approx(list(wilson(hits, (truth == 1).sum())))
+    assert "patients" in assess(units())["by_class"]["benign"]["recall"]["method"]
+
+
+def test_a_macro_mean_is_over_the_same_classes_in_every_draw() -> None:
+    one = units()
+    rare = np.flatnonzero(one.truth[:, 2])[1:]
+    kept = np.setdiff1d(np.arange(60), rare)
+    fewer = ClassUnits("scan", NAMES, one.truth[kept], one.scores[kept], one.patients[kept], True)
+    for metric in (macro_auroc(fewer), macro(fewer, "recall"), macro(fewer, "f1")):
+        assert metric.ci95 is None and metric.value is not None
+        lacking = int(metric.note.split()[2])
+        assert abs(lacking / 2000 - np.exp(-1)) < 0.05 and "draws of patients lack a class" in metric.note
+
+
+def test_draws_that_lack_a_class_are_left_out_and_counted() -> None:
+    one = units()
+    rare = np.flatnonzero(one.truth[:, 2])
+    three = rare[np.unique(one.patients[rare], return_index=True)[1][:3]]
+    kept = np.setdiff1d(np.arange(60), np.setdiff1d(rare, three))
+    fewer = ClassUnits("scan", NAMES, one.truth[kept], one.scores[kept], one.patients[kept], True)
+    metric = macro(fewer, "recall")
+    assert metric.ci95 is not None and 0 < int(metric.note.split()[0]) < 200
 
 
 def test_without_units_nothing_is_measured() -> None:

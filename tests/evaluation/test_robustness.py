@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,14 @@ from medssl.evaluation.robustness import (
     differences,
     ever_turned,
     measure,
+    paired,
     within_case_deviation,
 )
 
 POINTS = {"scan": 0.5, "slice": 0.5}
 
 
-def cohort(seed: int = 0, *, patients: int = 12, shift: float = 0.0) -> list[Outcome]:
+def cohort(seed: int = 0, *, patients: int = 24, shift: float = 0.0) -> list[Outcome]:
     """Two scans a patient; `shift` takes suspicion away from scans with lesion."""
     generator = np.random.default_rng(seed)
     outcomes = []
@@ -94,13 +96,36 @@ def test_the_paired_interval_covers_the_true_difference() -> None:
 def test_one_patient_has_no_interval() -> None:
     one = [replace(outcome, patient="p") for outcome in cohort()]
     metric = differences(measure(one, POINTS), measure(one, POINTS))["scan_auroc"]
-    assert (metric.ci95, metric.note) == (None, "no interval: one patient")
+    assert metric.ci95 is None and metric.note.startswith("an interval drawn from 1 patient would be too narrow")
 
 
-def test_a_score_that_is_no_number_counts_as_no_suspicion() -> None:
-    outcomes = [replace(outcome, score=None) if outcome.label else outcome for outcome in cohort()]
-    found = measure(outcomes, POINTS)
-    assert (found["scan_auroc"].value, found["scan_sensitivity"].value) == (0, 0)
+@pytest.mark.parametrize(("label", "rate"), [(1, "sensitivity"), (0, "specificity")])
+@pytest.mark.parametrize("score", [None, math.nan])
+def test_a_score_that_is_no_number_counts_as_the_wrong_answer(label: int, rate: str, score: float | None) -> None:
+    gone = [replace(one, score=score, slice_scores=(score,) * 4) if one.label == label else one for one in cohort()]
+    found = measure(gone, POINTS)
+    assert (found["scan_auroc"].value, found[f"scan_{rate}"].value) == (0, 0)
+    assert found[f"slice_{rate}"].value < measure(cohort(), POINTS)[f"slice_{rate}"].value
+    assert found["slice_auroc"].value < measure(cohort(), POINTS)["slice_auroc"].value
+
+
+def test_a_model_that_breaks_down_is_never_better_off() -> None:
+    broken = [replace(one, score=None, slice_scores=(), dice=None) if number % 3 else one for number, one in enumerate(cohort())]
+    clean, damaged = (measure(outcomes, POINTS) for outcomes in paired(cohort(), broken))
+    found = differences(clean, damaged)
+    assert len(found) == 7 and all(one.value is not None and one.value < 0 for one in found.values())
+    assert {name: (one.n, one.patients) for name, one in clean.items()} == {name: (one.n, one.patients) for name, one in damaged.items()}
+
+
+def test_what_neither_side_has_is_not_made_up() -> None:
+    scores_alone = [replace(one, slice_scores=(), dice=None) for one in cohort()]
+    assert paired(scores_alone, scores_alone) == (scores_alone, scores_alone)
+
+
+def test_few_patients_have_a_difference_without_interval() -> None:
+    metric = differences(measure(cohort(patients=9), POINTS), measure(cohort(patients=9, shift=0.1), POINTS))["scan_auroc"]
+    assert metric.value is not None and metric.ci95 is None
+    assert metric.note == "an interval drawn from 4 patients would be too narrow, none is given"
 
 
 def test_what_cannot_be_measured_is_absent() -> None:
@@ -124,7 +149,7 @@ def test_limits_of_agreement_are_the_bias_and_1_96_deviations() -> None:
 
 
 def test_deviation_within_a_case_is_the_root_of_the_mean_variance() -> None:
-    repeats = [scored(0.1, 0.4, 0.6), scored(0.2, 0.6, 0.6), scored(0.3, 0.2, 0.6)]
+    repeats = [scored(*(4 * found)) for found in ((0.1, 0.4, 0.6), (0.2, 0.6, 0.6), (0.3, 0.2, 0.6))]
     metric = within_case_deviation(repeats, unit="scan")
     assert metric.value == pytest.approx(np.sqrt(np.mean([0.01, 0.04, 0.0])))
     assert metric.ci95 is not None and metric.ci95[0] <= metric.value <= metric.ci95[1]
@@ -134,6 +159,27 @@ def test_a_verdict_that_turns_in_any_repetition_counts_once() -> None:
     repeats = [scored(0.4, 0.4, 0.9), scored(0.6, 0.4, 0.9), scored(0.6, 0.4, 0.9)]
     metric = ever_turned(repeats, unit="slice", threshold=0.5)
     assert (metric.k, metric.n) == (1, 3)
+
+
+def test_a_case_that_loses_its_score_has_turned_and_is_counted() -> None:
+    first, again = scored(0.1, 0.4, 0.6, 0.9), scored(0.1, 0.4, 0.6, 0.9)
+    again[0] = replace(again[0], score=None)
+    record = agreement(first, again, unit="scan", threshold=0.5)
+    assert (record["n"], record["without_score"], record["bias"]) == (3, 1, 0)
+    assert (record["turned"]["k"], record["turned"]["n"]) == (1, 4)
+    assert (ever_turned([first, again], unit="scan", threshold=0.5).k, within_case_deviation([first, again], unit="scan").n) == (1, 3)
+
+
+def test_slices_of_a_scan_that_has_lost_them_have_turned() -> None:
+    first, again = scored(0.1, 0.9, 0.9), scored(0.1, 0.9, 0.9)
+    again[2] = replace(again[2], slice_scores=())
+    record = agreement(first, again, unit="slice", threshold=0.5)
+    assert (record["without_score"], record["turned"]["k"], record["turned"]["n"]) == (1, 1, 3)
+
+
+def test_a_case_without_a_score_in_any_repetition_has_no_verdict_to_turn() -> None:
+    gone = [replace(scored(0.1)[0], score=None), *scored(0.2, 0.3)[1:]]
+    assert ever_turned([gone, gone], unit="scan", threshold=0.5).n == 1
 
 
 def test_repetitions_without_a_number_are_left_out_of_agreement() -> None:

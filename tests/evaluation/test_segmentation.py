@@ -59,13 +59,26 @@ def test_an_image_of_one_slice_is_compared_in_its_plane():
 
 
 def test_a_summary_draws_patients():
-    found = summarise([0.9, 0.8, 0.1, 0.2], ["a", "a", "b", "b"])
-    assert (found["mean"], found["median"], found["n_patients"]) == pytest.approx((0.5, 0.5, 2))
-    assert found["ci95"] == pytest.approx([0.15, 0.85])
+    found = summarise(np.repeat(np.linspace(0.2, 0.9, 10), 2), np.repeat(range(10), 2))
+    assert (found["mean"], found["median"], found["n_patients"]) == pytest.approx((0.55, 0.55, 10))
+    assert found["ci95"][0] < 0.45 and found["ci95"][1] > 0.65 and "bootstrap" in found["method"]
+
+
+def test_a_mean_of_few_patients_has_students_interval_and_says_so():
+    found = summarise([0.9, 0.92, 0.91], ["a", "b", "c"])
+    assert found["ci95"] == pytest.approx([0.91 - 4.302653 * 0.01 / 3**0.5, 0.91 + 4.302653 * 0.01 / 3**0.5])
+    assert found["method"] == "Student's t over patients" and found["note"] == "of 3 patients, by Student's t"
+
+
+def test_a_mean_of_few_patients_stays_within_what_it_can_be():
+    assert summarise([0.9, 0.2], ["a", "b"])["ci95"] == [0, 1]
+    assert summarise([3.0, 40.0], ["a", "b"], bounds=(0.0, np.inf))["ci95"][0] == 0
+    assert summarise([3.0, 40.0], ["a", "b"], bounds=(0.0, np.inf))["ci95"][1] > 40
 
 
 def test_a_summary_of_one_patient_has_no_interval():
-    assert summarise([0.9, 0.8], ["a", "a"])["ci95"] == [None, None]
+    found = summarise([0.9, 0.8], ["a", "a"])
+    assert found["ci95"] == [None, None] and found["note"].startswith("an interval drawn from 1 patient would")
 
 
 def test_a_summary_of_nothing_is_null():

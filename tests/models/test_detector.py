@@ -92,8 +92,41 @@ def test_boxes_of_the_foreground_lie_where_they_are_in_the_scan() -> None:
 
 def test_the_mirror_image_says_the_same_of_a_network_that_knows_no_sides() -> None:
     images = torch.rand(1, 1, 8, 8)
-    alone, both = (averaged(bright(2), images, mirrored=mirrored) for mirrored in (False, True))
+    alone, both = (averaged(bright(2), images, Window((8, 8), flips=flips).mirrors) for flips in (False, True))
     torch.testing.assert_close(alone, both)
+
+
+def mirrored_maps(maps: Tensor, axis: int) -> Tensor:
+    """Maps of a detector as the mirror image along an axis would have them."""
+    dims = maps.ndim - 2
+    flipped = maps.flip(2 + axis)
+    flipped[:, 1 + dims + axis] = 1 - flipped[:, 1 + dims + axis]
+    return flipped
+
+
+@pytest.mark.parametrize("flips", [(0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), ()])
+def test_mirror_images_along_the_axes_of_a_window_get_mirrored_maps_and_others_do_not(flips: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network, images, mirrors = small(3), torch.randn(1, 1, 8, 8, 8), Window((8, 8, 8), flips=flips).mirrors
+    with torch.inference_mode():
+        maps = averaged(network, images, mirrors)
+        same = [torch.allclose(averaged(network, images.flip(2 + a), mirrors), mirrored_maps(maps, a), atol=1e-5) for a in range(3)]
+    assert same == [axis in flips for axis in range(3)]
+
+
+def test_a_detector_looks_at_the_mirror_images_of_its_window() -> None:
+    class Edge(Bright):
+        """Sees only what lies in the lower half of the second axis."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            maps = super().forward(images)
+            maps[:, 0, :, maps.shape[3] // 2 :] = -20.0
+            return maps
+
+    network, image = Edge(small(2).encoder, width=4).eval(), scan((5, 12, 0), shape=(16, 16, 1)) * 20
+    flips: tuple[tuple[int, ...], ...] = ((0,), (1,))
+    found = [detections(network, image, Window((16, 16), flips=axes, foreground=False)) for axes in flips]
+    assert [len(boxes) for boxes in found] == [0, 1]
 
 
 def test_of_boxes_on_one_lesion_the_best_is_kept() -> None:

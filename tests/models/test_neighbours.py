@@ -29,6 +29,13 @@ def test_scores_are_the_weighted_shares_of_the_nearest() -> None:
         assert math.isclose(float(logit), math.log(yes / no), rel_tol=1e-3, abs_tol=1e-4)
 
 
+def test_of_answers_that_exclude_each_other_the_softmax_is_the_share_of_each() -> None:
+    known = Neighbours(ViT((4, 4), width=8, depth=1, heads=2), task="classification", size=10, classes=3, neighbours=10, exclusive=True)
+    known.remember(torch.ones(10, 8), F.one_hot(torch.tensor([0] * 7 + [1] * 2 + [2])).float())
+    shares = known.asked(torch.ones(1, 8)).softmax(dim=1)
+    torch.testing.assert_close(shares, torch.tensor([[0.7, 0.2, 0.1]]), atol=1e-3, rtol=0)
+
+
 def test_a_nearer_neighbour_of_the_same_answer_scores_higher() -> None:
     known = network()
     known.remember(torch.eye(8).repeat(2, 1)[:12], torch.ones(12, 1))
@@ -43,7 +50,11 @@ def test_answers_have_the_shape_of_the_task() -> None:
 
 
 def test_it_is_rebuilt_with_what_it_remembers() -> None:
-    known, images = filled(network("segmentation")), torch.randn(1, 1, 16, 16)
+    known, images = filled(network("segmentation", exclusive=True)), torch.randn(1, 1, 16, 16)
     rebuilt = known.architecture().build().eval()
     rebuilt.load_state_dict(known.state_dict())
     assert rebuilt(images).equal(known(images))
+
+
+def test_a_description_from_before_answers_could_exclude_each_other_is_the_same() -> None:
+    assert "exclusive" not in network().architecture().init_args

@@ -9,13 +9,13 @@ from medssl.models.patches import patches_at, patchify, sincos_positions
 @pytest.mark.parametrize("qkv_bias", [True, False])
 def test_the_last_tokens_alone_are_those_of_the_whole_block(qkv_bias: bool) -> None:
     block, tokens = Block(8, 2, qkv_bias=qkv_bias, layer_scale=0.5), torch.randn(2, 7, 8)
-    torch.testing.assert_close(block.last(tokens, 3), block(tokens)[:, -3:])
+    torch.testing.assert_close(block(tokens, last=3), block(tokens)[:, -3:])
 
 
 def test_the_last_tokens_alone_give_the_gradients_of_the_whole_block() -> None:
     block, tokens = Block(8, 2), torch.randn(2, 7, 8)
     found, expected = (
-        torch.autograd.grad(output.square().sum(), list(block.parameters())) for output in (block.last(tokens, 3), block(tokens)[:, -3:])
+        torch.autograd.grad(output.square().sum(), list(block.parameters())) for output in (block(tokens, last=3), block(tokens)[:, -3:])
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from medssl.models.convolutions import ConvNorm, ResidualBlock, sparse_instance_
 from medssl.models.encoder import visible_cells
 from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.unet import PyramidUNet
+from medssl.training.footprint import footprint
 
 SMALL = {"spatial_dims": 2, "stage_widths": (4, 6, 8), "stage_blocks": (1, 2, 1)}
 
@@ -104,3 +107,25 @@ def test_deep_supervision_gives_logits_at_every_scale_but_the_deepest() -> None:
     images = torch.randn(2, 1, 16, 16)
     assert [tuple(logits.shape) for logits in network.scales(images)] == [(2, 3, 16, 16), (2, 3, 8, 8)]
     assert network.scales(images)[0].equal(network(images))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_checkpointing_changes_no_gradient_and_is_no_part_of_the_architecture(masked: bool) -> None:
+    torch.manual_seed(0)
+    plain, saving = ResidualEncoder(**SMALL), ResidualEncoder(**SMALL, checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    images, hidden = torch.randn(2, 1, 32, 32), checkerboard(2) if masked else None
+    gradients = []
+    for encoder in (plain, saving):
+        sum(features.square().sum() for features in encoder.pyramid(images, hidden)).backward()  # type: ignore[union-attr]
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    torch.testing.assert_close(*gradients)
+    assert saving.architecture() == plain.architecture()
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    def network(saving: bool) -> PyramidUNet:
+        return PyramidUNet(ResidualEncoder(**SMALL, checkpointing=saving))
+
+    kept = [footprint(partial(network, saving), (64, 64)).sample for saving in (False, True)]
+    assert kept[1] < 0.8 * kept[0]

@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.text import TextTower
 from medssl.models.vit import ViT
 from medssl.objectives.dino import DINO, LocalCrops, Sharpening
@@ -18,6 +20,7 @@ from medssl.objectives.moco import MoCo
 from medssl.objectives.objective import Objective
 from medssl.objectives.simclr import Contrast, SimCLR
 from medssl.objectives.simmim import SimMIM
+from medssl.objectives.spark import SparK
 from medssl.objectives.triplet import Triplet
 from medssl.objectives.vicreg import VICReg
 from medssl.views.batch import Batch
@@ -32,7 +35,9 @@ distil = partial(DINO, prototypes=8, hidden=16, local_crops=LocalCrops(1), koleo
 METHODS: Mapping[str, Callable[[ViT], Objective]] = {
     "mae": partial(MAE, decoder_width=16, decoder_depth=1),
     "simmim": SimMIM,
-    "simclr": partial(SimCLR, projection=8, contrast=Contrast(decoupled=True, sigma=0.5, beta=0.5, tau_plus=0.1)),
+    "spark": lambda _: SparK(ResidualEncoder(spatial_dims=2, stage_widths=(4, 8), stage_blocks=(1, 1)), block=(4, 4)),
+    "simclr": partial(SimCLR, projection=8),
+    "simclr_weighted": partial(SimCLR, projection=8, contrast=Contrast(decoupled=True, sigma=0.5, beta=0.5, tau_plus=0.1)),
     "moco": partial(MoCo, projection=8, hidden=16),
     "vicreg": partial(VICReg, expansion=16),
     "triplet": partial(Triplet, projection=8, margin=1.0),
@@ -55,11 +60,23 @@ def batch(numbers: range) -> Batch:
     return Batch(images[part], Streams.of(0, numbers), torch.tensor(PATIENTS)[part], corner[part], level[part], present, text[part])
 
 
-def learned(method: str, numbers: range) -> dict[str, Tensor]:
-    """The loss, the buffers and the gradients of one step."""
+class Total(nn.Module):
+    """An objective as Lightning's DDP has it: what comes out is the loss to go back from."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.objective(batch).total
+
+
+def learned(method: str, numbers: range, together: Callable[[nn.Module], nn.Module]) -> dict[str, Tensor]:
+    """The loss, the buffers and the gradients of one step, in a module that processes train together."""
     torch.manual_seed(0)
     objective = METHODS[method](ViT((4, 4), width=24, depth=1, heads=2, mask_token=True))
-    loss = objective(batch(numbers)).total
+    model = together(Total(objective))
+    loss = model(batch(numbers))
     loss.backward()
     gradients = {name: parameter.grad for name, parameter in objective.named_parameters() if parameter.grad is not None}
     return {"loss": loss.detach(), **dict(objective.named_buffers()), **gradients}
@@ -68,9 +85,9 @@ def learned(method: str, numbers: range) -> dict[str, Tensor]:
 def main(rank: int, folder: Path) -> None:
     """Save what each method learns in this process."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    half = SAMPLES // 2
+    half, together = SAMPLES // 2, partial(DistributedDataParallel, find_unused_parameters=True)
     for method in METHODS:
-        torch.save(learned(method, range(half * rank, half * (rank + 1))), folder / f"{method}_{rank}.pt")
+        torch.save(learned(method, range(half * rank, half * (rank + 1)), together), folder / f"{method}_{rank}.pt")
     distributed.destroy_process_group()
 
 

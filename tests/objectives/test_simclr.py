@@ -73,6 +73,13 @@ def test_nt_xent_of_equal_embeddings_is_the_log_of_the_choices() -> None:
     assert float(nt_xent(torch.ones(8, 2, 4), 0.5)) == pytest.approx(math.log(2 * 8 - 1), abs=1e-5)
 
 
+def test_an_untrained_network_finds_a_view_among_all_others_by_chance() -> None:
+    torch.manual_seed(0)
+    objective = SimCLR(ViT((4, 4), width=24, depth=1, heads=2))
+    loss = objective(Batch.of(torch.randn(8, 1, 16, 16), Streams.of(0, range(8)))).total
+    assert float(loss.detach()) == pytest.approx(math.log(2 * 8 - 1), abs=0.15)
+
+
 @pytest.mark.parametrize("name", CONTRASTS)
 def test_nt_xent_does_not_depend_on_the_order_of_samples(name: str) -> None:
     z, order = torch.randn(6, 2, 5), torch.randperm(6)

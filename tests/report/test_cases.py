@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medssl.errors import ManifestError, ScanError, UsageError
-from medssl.report.cases import read_maps, read_reference, read_results
+from medssl.report.cases import read_classes, read_maps, read_reference, read_results
 
 
 def table(folder, text, encoding="utf-8"):
@@ -59,6 +59,11 @@ def test_a_reference_needs_only_scan_id_and_label(tmp_path):
     assert (truth["a"].label, truth["b"].label, truth["b"].patient) == (None, 1, "")
 
 
+def test_a_text_that_was_kept_from_being_a_formula_is_read_as_it_was(tmp_path):
+    truth = read_reference(table(tmp_path, "scan_id,label,site,patient\na,1,'=1+1,'-p\n"), roots=(tmp_path,))
+    assert (truth["a"].site, truth["a"].patient) == ("=1+1", "-p")
+
+
 def test_a_link_does_not_lead_out_of_the_folder(tmp_path):
     inside = tmp_path / "results"
     inside.mkdir()
@@ -66,6 +71,30 @@ def test_a_link_does_not_lead_out_of_the_folder(tmp_path):
     (inside / "link.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
     with pytest.raises(ManifestError, match="path_escape"):
         read_reference(table(inside, "scan_id,label,lesion\na,1,link.nii.gz\n"), roots=(inside,))
+
+
+def test_a_finding_that_is_not_named_after_its_scan_is_refused(cohort):
+    finding = cohort.folder / "scans" / "pos_0.json"
+    finding.write_text(finding.read_text().replace('"pos_0"', '"../../secret"'))
+    with pytest.raises(ManifestError, match=r"scans/pos_0\.json"):
+        read_results(cohort.finish())
+
+
+@pytest.mark.parametrize("kind", ["mask", "true_classes"])
+def test_a_map_that_is_a_link_does_not_lead_out_of_the_folder(cohort, kind):
+    secret, link = cohort.folder.parent / "secret.nii.gz", cohort.folder / "maps" / f"pos_0_{kind}.nii.gz"
+    cohort.save("pos_0", "mask", np.ones((24, 20, 8), np.uint8))
+    (cohort.folder / "maps" / "pos_0_mask.nii.gz").rename(secret)
+    link.symlink_to(secret)
+    case = next(case for case in read_results(cohort.finish()).cases if case.scan_id == "pos_0")
+    with pytest.raises(ScanError, match="path_escape"):
+        read_classes(cohort.folder, case) if kind == "true_classes" else read_maps(cohort.folder, case, image=False)
+
+
+def test_maps_are_read_in_a_folder_that_is_itself_a_link(cohort, tmp_path):
+    (tmp_path / "linked").symlink_to(cohort.finish())
+    case = next(case for case in read_results(tmp_path / "linked").cases if case.scan_id == "pos_0")
+    assert read_maps(tmp_path / "linked", case, image=False).mask is not None
 
 
 def test_maps_are_read_on_one_grid(cohort):

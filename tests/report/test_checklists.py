@@ -4,7 +4,7 @@ import pytest
 
 from medssl.report.cases import read_results
 from medssl.report.checklist_items import CHECKLISTS
-from medssl.report.checklists import facts
+from medssl.report.checklists import _is_compared, facts
 from medssl.report.evidence import gather
 from medssl.report.metrics import build_metrics
 
@@ -40,6 +40,78 @@ def test_a_statement_of_the_study_answers_its_item(cohort):
 def test_a_threshold_that_is_absent_or_refused_answers_nothing(cohort, change):
     assert "26 Choice of the final model and threshold" in items(record(cohort), "CLAIM 2024", "answered")
     assert "26 Choice of the final model and threshold" in items(record(cohort, **change), "CLAIM 2024", "missing")
+
+
+@pytest.mark.parametrize(("run", "kind"), [({}, "missing"), ({"calibration": {}}, "answered")])
+def test_recalibration_is_answered_where_the_run_tells_of_it(cohort, run, kind):
+    assert "12f Updating, recalibration" in items(record(cohort, **run), "TRIPOD+AI 2024", kind)
+
+
+FIXED = ("FDA CADe 2022", "Threshold fixed beforehand")
+SCAN = {"unit": "scan", "threshold": 0.5, "rule": "youden", "chosen_on": "validation", "locked_at": "2026-01-01", "evidence_sha256": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({}, "answered"),
+        ({"split": "cross-validation"}, "missing"),
+        ({"leakage": ["3 of 17 scans are those that the thresholds were chosen on"]}, "missing"),
+        ({"started": None}, "missing"),
+        ({"operating_points": {"scan": SCAN | {"evidence_sha256": None}}}, "missing"),
+        ({"operating_points": {"scan": SCAN | {"chosen_on": "out-of-fold scores"}}}, "answered"),
+    ],
+)
+def test_a_threshold_is_fixed_beforehand_when_it_is_older_than_the_scores_and_from_other_scans(cohort, change, kind):
+    name, item = FIXED
+    assert item in items(record(cohort, **({"operating_points": {"scan": SCAN}} | change)), name, kind)
+
+
+@pytest.mark.parametrize(("leakage", "kind"), [([], "answered"), (["12 scans were in training"], "missing"), (None, "missing")])
+def test_independence_of_training_is_answered_where_nothing_was_found(cohort, leakage, kind):
+    assert "Independence of training and test data" in items(record(cohort, leakage=leakage), "FDA CADe 2022", kind)
+
+
+@pytest.mark.parametrize(
+    ("models", "kind"), [(("model0123456789",) * 2, "answered"), (("model0123456789", "other"), "missing"), ((), "missing")]
+)
+def test_reuse_is_controlled_where_no_other_model_was_tried(cohort, models, kind):
+    looks = [json.dumps({"event": "scored", "model_id": model, "time": "2026-01-01"}) for model in models]
+    (cohort.folder / "looks.jsonl").write_text("\n".join(looks))
+    assert "Control of reuse of the test data" in items(record(cohort), "FDA CADe 2022", kind)
+
+
+def test_limitations_are_answered_by_the_study_alone(cohort):
+    assert "40 Limitations" in items(record(cohort), "CLAIM 2024", "missing")
+    (cohort.folder / "study.json").write_text(json.dumps({"limitations": "one country"}))
+    assert "40 Limitations" in items(record(cohort), "CLAIM 2024", "answered")
+
+
+@pytest.mark.parametrize(("scans", "kind"), [(10, "missing"), (20, "answered")])
+def test_groups_of_few_scans_are_no_evaluation_of_fairness_nor_of_sites(scans, kind):
+    group = {"n": scans, "sensitivity": {"value": 0.9}, "specificity": {"value": 0.9}}
+    found = {"subgroups": {"sex": [group] * 2, "site": [group] * 2}}
+    assert [_is_compared(found, name) for name in ("sex", "site", "age")] == [kind == "answered"] * 2 + [False]
+
+
+def test_two_sites_of_one_study_are_no_external_data(cohort):
+    assert "Universality 3: external data, several sites" in items(record(cohort), "FUTURE-AI", "missing")
+    (cohort.folder / "study.json").write_text(json.dumps({"external_test": "another hospital"}))
+    assert "Universality 3: external data, several sites" in items(record(cohort), "FUTURE-AI", "answered")
+
+
+def test_intervals_heed_correlation_only_where_each_repeated_unit_is_drawn_by_patient(cohort):
+    found = record(cohort)
+    found["scan"]["auroc"]["patients95"] = [0.6, 0.9]
+    assert facts(found)["clustering"]
+    del found["scan"]["auroc"]["patients95"]
+    assert not facts(found)["clustering"]
+
+
+def test_one_scan_a_patient_without_slices_and_lesions_has_nothing_to_heed(builder):
+    for index in range(6):
+        builder.add(f"s{index}", score=0.1 * index, label=index % 2, patient=f"p{index}", maps=False, slice_scores=[])
+    assert facts(record(builder))["clustering"]
 
 
 def test_ages_in_the_reference_answer_the_demographics(builder):

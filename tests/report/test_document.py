@@ -2,8 +2,13 @@ import re
 
 import pytest
 
-from medssl.report.document import clean, interval, number
+from medssl.report.cases import read_results
+from medssl.report.document import clean, interval, number, render
+from medssl.report.evidence import gather
+from medssl.report.metrics import build_metrics
 from medssl.report.write import write_report
+
+TEMPERED = {"unit": "scan", "temperature": 1.9, "note": "", "n": 40, "n_positive": 18, "loss_before": 0.6, "loss_after": 0.5}
 
 
 @pytest.fixture
@@ -62,6 +67,40 @@ def test_a_threshold_that_comes_from_slices_says_how_many_they_were(cohort):
     folder = cohort.finish(operating_points={"scan": point})
     write_report(folder, folder)
     assert "validation (361 slices)" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({}, "Recalibration: not recorded."),
+        ({"calibration": {}}, "Recalibration: none"),
+        (
+            {"calibration": {"scan": TEMPERED}},
+            "at temperature 1.900 (the logit is divided by it), fitted on 40 scans, 18 positive, of validation.",
+        ),
+        (
+            {"calibration": {"scan": TEMPERED | {"note": "not fitted: 2 positives"}}},
+            "as they are, a temperature was not fitted: 2 positives.",
+        ),
+    ],
+)
+def test_the_document_says_whether_scores_were_recalibrated_and_on_what(builder, run, said):
+    builder.add("a", score=0.9, label=1)
+    assert said in render(build_metrics(gather(read_results(builder.finish(**run)))), pictures=[], examples=[])
+
+
+def test_a_small_p_of_subgroups_is_not_nothing(builder):
+    builder.add("a", score=0.9, label=1)
+    record = build_metrics(gather(read_results(builder.finish())))
+    record["subgroup_tests"]["tests"] = [{"kind": "site", "rate": "sensitivity", "groups": 2, "p": 0.0001, "p_holm": 0.0002}]
+    assert render(record, pictures=[], examples=[]).count("&lt; 0.001") == 2
+
+
+def test_the_half_that_was_added_to_a_table_is_told_beside_predictive_values(builder):
+    for index in range(8):
+        builder.add(f"s{index}", score=0.9 if index % 2 else 0.1, label=index % 2, patient=f"p{index}", maps=False)
+    page = render(build_metrics(gather(read_results(builder.finish()))), pictures=[], examples=[])
+    assert "PPV: 1/2 was added to every cell" in page and "NPV: 1/2 was added to every cell" in page
 
 
 def test_scans_without_geometry_are_shown_in_voxels(builder):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import fisher_exact
 
 from medssl.evaluation.intervals import wilson
 from medssl.report.cases import read_results
@@ -40,6 +41,27 @@ def test_a_group_has_its_n_its_interval_and_a_warning_when_small(mixed):
     assert (group["n"], group["sensitivity"]["k"], group["sensitivity"]["n"]) == (6, 4, 6)
     assert group["sensitivity"]["ci95"] == pytest.approx(list(wilson(4, 6)))
     assert "fewer than 20" in group["note"] and group["specificity"]["value"] is None
+
+
+def test_a_group_of_twenty_scans_with_one_positive_draws_no_conclusion_on_sensitivity(builder):
+    for index in range(21):
+        builder.add(f"s{index}", score=0.9 if index == 0 else 0.1, label=int(index == 0), patient=f"p{index}", sex="F", maps=False)
+    (group,) = subgroups(evidence(builder))["sex"]
+    assert group["note"] == "fewer than 20 scans (sensitivity on 1, AUROC on 1): no conclusion"
+
+
+def test_a_patient_with_several_scans_counts_once_in_tests_and_intervals_of_groups(builder):
+    for index in range(12):
+        for again in range(1 + index % 2):
+            right = 0.9 if again == 0 or index != 1 else 0.1
+            builder.add(f"s{index}_{again}", score=right, label=1, patient=f"p{index}", sex="FM"[index % 2], maps=False)
+    record = subgroups(evidence(builder))
+    women, men = record["sex"]
+    assert (men["n"], men["n_patients"], men["sensitivity"]["patients_right"]) == (12, 6, [5, 6])
+    assert men["sensitivity"]["ci95"] == [None, None] and "6 patients would be too narrow" in men["sensitivity"]["note"]
+    assert women["sensitivity"]["method"] == "Wilson"
+    (test,) = [one for one in subgroup_tests(record)["tests"] if one["kind"] == "sex"]
+    assert test["p"] == pytest.approx(fisher_exact([[6, 0], [5, 1]]).pvalue)
 
 
 def test_beyond_twelve_sites_the_rest_stands_together(builder):

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from medssl.report.write import write_report
 MODEL = "model0123456789"
 
 
-def outcomes(shift=0.0, scans=16):
+def outcomes(shift=0.0, scans=24):
     """Scans of as many patients, half with lesion in their second slice; `shift` takes suspicion away from those."""
     generator = np.random.default_rng(0)
     found = []
@@ -40,8 +40,8 @@ AGAIN = (condition("again", "mirrored_i"), outcomes(0.02))
 def write_panel(folder, shown, *, model=MODEL):
     """What `medssl evaluate --robustness` leaves."""
     (folder / "robustness").mkdir(parents=True, exist_ok=True)
-    facts = {"format": 1, "model_id": model, "split": "test", "seed": 1, "scans": [f"s{n}" for n in range(16)], "patients": 16}
-    facts |= {"of_scans": 40, "of_patients": 40, "done_to": {"original": 16, "prepared": 0}, "taken_for": []}
+    facts = {"format": 1, "model_id": model, "split": "test", "seed": 1, "scans": [f"s{n}" for n in range(24)], "patients": 24}
+    facts |= {"of_scans": 40, "of_patients": 40, "done_to": {"original": 24, "prepared": 0}, "taken_for": []}
     facts["conditions"] = [one for one, _ in shown]
     (folder / "robustness" / "panel.json").write_text(json.dumps(facts))
     for one, found in shown:
@@ -77,7 +77,7 @@ def test_sensitivity_is_at_the_locked_threshold(cohort):
     panel = measured(cohort.folder)["panel"]
     assert panel["thresholds"] == {"scan": 0.5, "slice": 0.5}
     called = sum(outcome.score >= 0.5 for outcome in outcomes(0.25) if outcome.label)
-    assert panel["conditions"][4]["differences"]["scan_sensitivity"]["damaged"] == called / 8
+    assert panel["conditions"][4]["differences"]["scan_sensitivity"]["damaged"] == called / 12
 
 
 def test_the_document_shows_the_heat_map_and_every_interval(cohort):
@@ -86,13 +86,32 @@ def test_the_document_shows_the_heat_map_and_every_interval(cohort):
     report(folder)
     page = (folder / "report.html").read_text()
     assert (folder / "figures" / "robustness.png").is_file()
-    assert page.count("Damaged minus clean, 16 scans of 16 patients") == 2  # the caption and what stands for the picture
-    assert "16 of 40 scans" in page and "drawn by patient with seed 1" in page
+    assert page.count("Damaged minus clean, 24 scans of 24 patients") == 2  # the caption and what stands for the picture
+    assert "24 of 40 scans" in page and "drawn by patient with seed 1" in page
     assert page.count('<th scope="row">blur</th>') == 8  # seven numbers, and what was done
     shown = json.loads((folder / "metrics.json").read_text())["robustness"]["panel"]["conditions"][4]["differences"]["dice"]
     assert f"{shown['value']:+.3f}<br>" in page and f"{shown['ci95'][0]:+.3f} to {shown['ci95'][1]:+.3f}" in page
     assert "limits of agreement" in page
     assert "No robustness to damaged" not in page
+
+
+def test_scans_that_get_no_score_under_damage_are_told_and_count_against_the_model(cohort):
+    folder = cohort.finish()
+    gone = [replace(one, score=None) if one.label == 0 else one for one in outcomes()]
+    write_panel(folder, [CLEAN, (BLUR[0][0], gone)])
+    (one,) = report(folder)["panel"]["conditions"]
+    assert one["without_score"] == 12
+    assert one["differences"]["scan_specificity"]["damaged"] == 0 and one["differences"]["scan_auroc"]["value"] < 0
+    assert "12 of 24 scans got no score" in (folder / "report.html").read_text()
+
+
+def test_why_differences_of_few_patients_have_no_interval_is_told_once_a_number(cohort):
+    folder = cohort.finish()
+    write_panel(folder, [(CLEAN[0], outcomes(scans=8)), (BLUR[4][0], outcomes(0.2, scans=8))])
+    found = report(folder)["panel"]["conditions"][0]["differences"]
+    assert {tuple(one["ci95"]) for one in found.values()} == {(None, None)}
+    page = (folder / "report.html").read_text()
+    assert page.count("An interval drawn from 8 patients would be too narrow") + page.count("An interval drawn from 4 patients") == 7
 
 
 def test_a_second_report_keeps_robustness(cohort):
@@ -115,7 +134,15 @@ def test_repeated_scans_have_agreement_and_turned_verdicts(cohort):
     again = measured(cohort.folder)["panel"]["again"]["scan"]
     assert again["repetitions"][0]["bias"] == pytest.approx(-0.01, abs=1e-6)
     assert again["within_case_deviation"]["repetitions"] == 2
-    assert again["ever_turned"]["n"] == 16
+    assert again["ever_turned"]["n"] == 24
+
+
+def test_a_repetition_that_lost_scores_says_of_how_many(cohort):
+    folder = cohort.finish()
+    lost = [replace(one, score=None) if number < 2 else one for number, one in enumerate(outcomes())]
+    write_panel(folder, [CLEAN, (AGAIN[0], lost)])
+    report(folder)
+    assert "2 of them without both scores" in (folder / "report.html").read_text()
 
 
 def test_conditions_that_are_not_done_are_counted_and_left_out(cohort):
@@ -140,6 +167,15 @@ def test_a_damaged_file_says_what_to_do(cohort):
     (folder / "robustness" / "damage_blur_2.json").write_text("{")
     with pytest.raises(ManifestError, match="run medssl evaluate again"):
         measured(folder)
+
+
+def test_a_condition_is_read_from_the_folder_of_the_panel_alone(cohort):
+    folder = cohort.finish()
+    write_panel(folder, [CLEAN, BLUR[0]])
+    (folder / "robustness" / BLUR[0][0]["file"]).rename(folder / "outside.json")
+    panel = folder / "robustness" / "panel.json"
+    panel.write_text(panel.read_text().replace('"file": "damage_blur_1.json"', '"file": "../outside.json"'))
+    assert measured(folder)["panel"]["not_done"] == 1
 
 
 def test_a_condition_is_compared_with_the_same_scans_alone(cohort):

@@ -35,10 +35,12 @@ def test_a_second_report_takes_away_only_its_own_old_pictures(cohort):
     folder = cohort.finish()
     (folder / "figures").mkdir()
     (folder / "figures" / "mine.png").write_bytes(b"x")
-    (folder / "figures" / "example_99_false_negative.png").write_bytes(b"x")
+    old = {f"example_{number}_false_negative.png" for number in (99, 199)}
+    for name in old:
+        (folder / "figures" / name).write_bytes(b"x")
     write_report(folder, folder)
     names = {path.name for path in (folder / "figures").iterdir()}
-    assert "mine.png" in names and "example_99_false_negative.png" not in names
+    assert "mine.png" in names and not old & names
 
 
 def test_scans_that_were_all_rejected_give_a_report(builder):
@@ -65,6 +67,22 @@ def test_a_damaged_map_costs_one_scan_and_is_told(cohort):
     record = write_report(folder, folder)
     assert record["scan"]["n"] == 16 and record["flow"]["analysed"]["segmentation"] == 15
     assert any("not_nifti" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize("pdf", [True, False])
+def test_a_pdf_of_an_earlier_report_does_not_stay_beside_new_numbers(builder, tmp_path, monkeypatch, pdf):
+    builder.add("a", score=0.9, label=1)
+    (tmp_path / "report.pdf").write_bytes(b"old")
+    monkeypatch.setenv("PATH", "")  # no browser to print with
+    write_report(builder.finish(), tmp_path, pdf=pdf)
+    assert not (tmp_path / "report.pdf").exists()
+
+
+def test_a_printed_report_is_written_whole(builder, tmp_path, monkeypatch):
+    builder.add("a", score=0.9, label=1)
+    monkeypatch.setattr("medssl.report.write.print_pdf", lambda page: b"%PDF of " + page.name.encode())
+    write_report(builder.finish(), tmp_path, pdf=True)
+    assert (tmp_path / "report.pdf").read_bytes() == b"%PDF of report.html"
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
+import csv
 import errno
+import io
 import json
 from pathlib import Path
 
@@ -6,10 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from medssl.cells import plain
 from medssl.errors import ConflictError, NoSpaceError
 from medssl.scoring.finding import Finding, LesionFinding
 from medssl.scoring.predictor import Result
-from medssl.scoring.results import ResultsFolder, atomic_write
+from medssl.scoring.results import ResultsFolder, atomic_write, table
 from medssl.volume import Volume
 
 LESION = LesionFinding((1.0, 2.0, 3.0), (1.0, 2.0, 1.0), 0.5, 4, 0.9)
@@ -53,6 +56,13 @@ def test_the_table_is_rebuilt_from_the_findings(tmp_path: Path) -> None:
     assert results.finish({}) == {"scored": 1}
     assert (tmp_path / "results.csv").read_text().splitlines()[1] == "a,scored,0.9,0.5,positive,1,0.5,m1,"
     assert json.loads((tmp_path / "run.json").read_text())["counts"] == {"scored": 1}
+
+
+def test_no_cell_of_a_table_is_a_formula_and_each_is_read_as_it_was() -> None:
+    row = {"scan_id": "a", "site": '=HYPERLINK("http://x")', "vendor": "@SUM(1)", "age": 61, "sex": ""}
+    (cells,) = csv.DictReader(io.StringIO(table(row, [row]), newline=""))
+    assert not [cell for cell in cells.values() if cell.startswith(("=", "@"))]
+    assert {name: plain(cell) for name, cell in cells.items()} == {name: str(value) for name, value in row.items()}
 
 
 def test_a_full_disk_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:

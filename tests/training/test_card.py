@@ -56,3 +56,11 @@ def test_a_temperature_is_said_with_what_it_was_fitted_on(bundle: Bundle) -> Non
     assert "- scan: temperature 2 from 50 scans, 20 of them positive; cross entropy 0.7 before, 0.6 after" in card(
         replace(bundle, calibration={"scan": fitted})
     )
+
+
+def test_every_fold_says_what_it_learned_from_and_by_which_protocol(bundle: Bundle) -> None:
+    members = [{"scans": 3, "patients": 1, "protocol": {"name": name}, "advice": {"reason": f"so {name}."}} for name in ("light", "full")]
+    text = card(replace(bundle, training={**bundle.training, "folds": {"count": 2, "by": "patient"}, "members": members}))
+    for number, name in enumerate(("light", "full")):
+        assert f"- fold {number}: trained on 3 scans of 1 patients\n- fold {number}: protocol {name}\n" in text
+        assert f"- fold {number}: this protocol was proposed: so {name}." in text

@@ -40,6 +40,7 @@ RECIPES = {
     "segmenter_2d": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "segmenter_3d": (DEEP, {**VIT, "encoder.init_args.patch": "[4, 4, 4]"}),
     "lgg_segmenter": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
+    "lgg_folds": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "residual_unet_2d": (FLAT, {"widths": "[4, 8]", "in_channels": "1"}),
     "residual_unet_3d": (DEEP, {"widths": "[4, 8]", "in_channels": "1"}),
     "primus_segmenter_3d": (DEEP, PRIMUS),
@@ -77,6 +78,7 @@ def test_a_recipe_ends_with_a_bundle_that_scores(tmp_path: Path, store: Path, ro
         "training.steps": "2",
         "training.checkpoint_steps": "2",
         "training.precision": "32-true",
+        **({"folds.count": "2", "folds.splits": "[train, val]"} if recipe == "lgg_folds" else {}),
     }
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
     launch_finetune(["--config", str(root / "configs" / "finetune" / f"{recipe}.yaml"), *options, "--out", str(tmp_path / "run")])

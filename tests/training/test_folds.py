@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,18 @@ import torch
 from medssl.data.dataset import Case
 from medssl.data.held_out import read_output
 from medssl.data.manifest import ManifestRow
-from medssl.data.seen import counts
+from medssl.data.preprocess import Preprocess
+from medssl.data.seen import counts, merged, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.evaluation.calibration import tempered
+from medssl.models.architecture import Architecture
 from medssl.models.bundle import Bundle
 from medssl.models.ensemble import Ensemble
-from medssl.models.inference import slice_scores
+from medssl.models.inference import Window, slice_scores
 from medssl.scoring.finding import Finding
 from medssl.scoring.out_of_fold import write_out_of_fold
-from medssl.training.folds import Folds, Parts
+from medssl.training.folds import Folds, Parts, member_facts
 from medssl.training.launch import launch_finetune
 from medssl.training.lesions import LesionModule
 
@@ -125,11 +128,59 @@ def test_each_fold_selects_its_weights_on_patients_that_it_neither_learns_from_n
     assert {case.row.scan_id for case in [*part.train, *part.selecting, *part.held]} == {row.scan_id for row in rows}
 
 
+def test_nearly_equal_scans_stay_together_when_a_fold_sets_patients_aside(tmp_path: Path) -> None:
+    rows = [ManifestRow(f"s{number}", f"p{number}", f"x{number}") for number in range(12)]
+    cases = [Case(row, None, (1, 2, 2, 2), -1, False, np.array([])) for row in rows]  # type: ignore[arg-type]
+    together = tuple((f"s{number}", f"s{number + 8}") for number in range(4))
+    part = Parts(Folds(), (cases[:4], cases[4:8], cases[8:]), 0.25, (*together, ("s0", "s4"))).part(1, tmp_path)
+    train, selecting = ({case.row.scan_id for case in found} for found in (part.train, part.selecting))
+    assert selecting
+    assert all(len(selecting.intersection(pair)) != 1 for pair in together)
+    assert not train & selecting
+
+
+def test_scans_that_a_fold_has_learned_from_all_the_same_are_told_by_whether_it_knew_their_labels(run: Path, store: Path) -> None:
+    rows = {row.scan_id: row for row in Store(store).manifest.rows}
+    for number, role in enumerate(("training", "pretraining")):
+        folder = fold(run, number)
+        held = [rows[path.stem] for path in (folder.parent / "held_out").glob("*.npz")]
+        bundle = Bundle.read(folder)
+        seen = merged(bundle.seen, record(role, held, Store(store).signs(held)))
+        replace(bundle, seen=seen).write(folder, bundle.load(folder), "")
+    write_out_of_fold(run)
+    said = json.loads((run / "out_of_fold" / "run.json").read_text())["leakage"]
+    assert said[3] == "2 of 4 scans were in the pretraining of the networks, without their labels: no independent test."
+    assert said[4].startswith("2 of 4 scans, near copies of them or other scans of their patients were in the training")
+
+
 def test_the_card_of_an_ensemble_says_what_it_is(run: Path) -> None:
     card = (run / "bundle" / "MODEL_CARD.md").read_text()
     assert "the mean of 2 members from folds by patient" in card
     assert "| cross validation | 4 | 4 | with lesion 2, without lesion 2 | not known 4 |" in card
     assert re.search(r"\| slice \| [\d.]+ \| youden midway \| out-of-fold scores, 16 slices \| [\d.]+ \(\d of 4\) \[", card)
+
+
+def test_folds_of_few_labelled_patients_say_what_each_learned_from(tmp_path: Path, scratch: list[str]) -> None:
+    bundle = launch_finetune([*scratch, *FOLDS, "--labels.patients", "1", "--protocol", "auto", "--out", str(tmp_path / "run")])
+    assert write_out_of_fold(tmp_path / "run") == {"scored": 4}
+    members = [Bundle.read(fold(tmp_path / "run", number)).training for number in (0, 1)]
+    kept = ("scans", "patients", "steps", "protocol", "advice")
+    assert bundle.training["members"] == [{name: one[name] for name in kept} for one in members]
+    assert (bundle.training["scans"], bundle.training["patients"]) == (2, 2)
+    assert [one["patients"] for one in members] == [1, 1]
+    assert "advice" not in bundle.training
+    card = (tmp_path / "run" / "bundle" / "MODEL_CARD.md").read_text()
+    assert "- trained on 2 scans of 2 patients" in card
+    assert "- fold 1: trained on 1 scans of 1 patients\n- fold 1: protocol full\n" in card
+
+
+def test_a_protocol_is_of_all_folds_only_where_they_have_the_same() -> None:
+    def of(name: str) -> Bundle:
+        facts = {"scans": 2, "patients": 2, "steps": 4, "protocol": {"name": name}, "selection": {}}
+        return Bundle("segmentation", Architecture("x", {}), Preprocess(), Window((8, 8)), training=facts)
+
+    assert member_facts([of("full"), of("full")])["protocol"] == {"name": "full"}
+    assert "protocol" not in member_facts([of("full"), of("light")])
 
 
 def test_a_fold_that_there_is_not_is_refused(tmp_path: Path, scratch: list[str]) -> None:

@@ -48,8 +48,8 @@ def test_embedding_leaves_the_mode_of_the_encoder_and_the_random_state_alone() -
     assert torch.get_rng_state().equal(state)
 
 
-def watched(tmp_path: Path, *, on_collapse: str, constant: bool) -> Health:
-    """A run of two steps, after which the encoder is made to give constant features where asked."""
+def watched(tmp_path: Path, *, on_collapse: str, becomes: float | None) -> Health:
+    """A run of two steps, after which all weights of the encoder become one number where asked."""
     health = Health(
         images(),
         asked(),
@@ -62,9 +62,9 @@ def watched(tmp_path: Path, *, on_collapse: str, constant: bool) -> Health:
     module = Pretrainer(SimCLR(encoder()), Training(), seed=0)
     trainer = L.Trainer(max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     health.on_train_start(trainer, module)
-    if constant:
+    if becomes is not None:
         for parameter in module.objective.encoder.parameters():
-            torch.nn.init.zeros_(parameter)
+            torch.nn.init.constant_(parameter, becomes)
     health.on_train_batch_end(trainer, module, None, None, 0)
     health.on_train_end(trainer, module)
     return health
@@ -75,18 +75,30 @@ def asked() -> Asked:
 
 
 def test_a_healthy_encoder_raises_no_alarm_and_leaves_a_picture(tmp_path: Path) -> None:
-    health = watched(tmp_path, on_collapse="stop", constant=False)
+    health = watched(tmp_path, on_collapse="stop", becomes=None)
     assert json.loads((tmp_path / "health.json").read_text())["collapsed"] is False
     assert (tmp_path / "health.png").stat().st_size > 1000
     assert {"effective_rank", "std_min", "alignment", "uniformity", "knn_auroc", "probe_accuracy"} <= set(health.rows[-1])
 
 
 def test_an_encoder_that_collapses_is_flagged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watched(tmp_path, on_collapse="warn", constant=True)
+    watched(tmp_path, on_collapse="warn", becomes=0.0)
     assert json.loads((tmp_path / "health.json").read_text())["collapsed"] is True
     assert "collapse at step" in caplog.text
 
 
 def test_an_encoder_that_collapses_stops_the_run_where_asked(tmp_path: Path) -> None:
     with pytest.raises(CollapseError, match="collapsed"):
-        watched(tmp_path, on_collapse="stop", constant=True)
+        watched(tmp_path, on_collapse="stop", becomes=0.0)
+
+
+def test_features_that_are_no_numbers_raise_the_alarm_and_leave_a_picture(tmp_path: Path) -> None:
+    watched(tmp_path, on_collapse="warn", becomes=float("nan"))
+    state = json.loads((tmp_path / "health.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert state["reason"] == "features are not finite"
+    assert (tmp_path / "health.png").is_file()
+
+
+def test_features_that_were_no_numbers_at_the_start_are_judged_by_the_floor() -> None:
+    assert collapsed({}, {"std_mean": 0.0, "effective_rank": 4.0}, Watch()) is not None
+    assert collapsed({}, {"std_mean": 0.2, "effective_rank": 4.0}, Watch()) is None

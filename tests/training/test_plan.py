@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from medssl.data.sampling import Batches
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
-from medssl.training.plan import Plan, estimate
+from medssl.training.plan import Plan, _device, estimate
 from medssl.training.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
@@ -63,3 +63,18 @@ def test_time_is_that_of_steps_and_of_waiting_for_crops() -> None:
     assert [plan.seconds for plan in (slow, beside, enough)] == [40, 15, 10]
     assert "is the limit" in str(slow)
     assert "keeps up" in str(enough)
+
+
+def test_what_is_spread_over_devices_is_counted_and_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(steps=10, devices=2, strategy="fsdp")
+    module = pretrainer(training)
+    monkeypatch.setattr(module, "training_step", None)
+    plan = planned(training, module)
+    assert plan.memory_bytes == 16 * plan.parameters // 2  # weights, gradients and two moments in float32, on two devices
+    assert "not tried" in str(plan)
+
+
+def test_each_process_of_a_node_tries_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _device() == torch.device("cuda:3")

@@ -64,10 +64,11 @@ def _children_import_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_pretrain_to_the_weights_of_one(tmp_path: Path, store: Path) -> None:
+@pytest.mark.parametrize("method", ["mae.MAE", "simclr.SimCLR"])
+def test_two_processes_pretrain_to_the_weights_of_one(tmp_path: Path, store: Path, method: str) -> None:
     threads = torch.get_num_threads()
-    launch_pretrain([*config(store), "--out", str(tmp_path / "one")])
-    launch_pretrain([*config(store, name="two.yaml", devices=2), "--out", str(tmp_path / "two")])
+    launch_pretrain([*config(store, method), "--out", str(tmp_path / "one")])
+    launch_pretrain([*config(store, method, name="two.yaml", devices=2), "--out", str(tmp_path / "two")])
     assert largest_difference(tmp_path / "one", tmp_path / "two") < TOLERANCE
     assert {path.name for path in (tmp_path / "two" / "checkpoints").iterdir()} == {"last.ckpt", "before.ckpt"}
     assert "LOCAL_RANK" not in os.environ

@@ -1,8 +1,10 @@
 """Which weights a run keeps."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,11 +13,12 @@ from safetensors.torch import load_file
 from medssl.data.dataset import Case, load_cases
 from medssl.data.store import Store
 from medssl.errors import ConfigError
+from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.training.launch import launch_finetune
 from medssl.training.lesions import LesionModule
 from medssl.training.selection import Look, Selection, Selector
-from medssl.training.validation import measure, score_cases
+from medssl.training.validation import Metric, measure, score_cases
 
 KEEP = ["--selection.metric", "dice", "--selection.every_steps", "1", "--selection.average", "0.9"]
 
@@ -23,6 +26,10 @@ KEEP = ["--selection.metric", "dice", "--selection.every_steps", "1", "--selecti
 def cases(store: Path) -> list[Case]:
     read = Store(store)
     return load_cases(read, read.manifest.split("val"))
+
+
+def network(task: str, *, dims: int = 2, bags: bool = False) -> Network:
+    return cast(Network, SimpleNamespace(task=task, spatial_dims=dims, bags=bags))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -131,7 +138,7 @@ def test_of_equally_good_looks_the_first_is_the_best_and_a_low_loss_is_good() ->
 
 def test_scans_with_and_without_lesion_are_looked_at_in_turn(store: Path) -> None:
     ill, well = cases(store)
-    chosen = Selection(metric="scan_auroc", scans=2).looked_at([ill, ill, ill, well], seed=0)
+    chosen = Selection(metric="scan_auroc", scans=2).looked_at([ill, ill, ill, well], network("segmentation"), seed=0)
     assert sorted(len(case.lesion_slices) > 0 for case in chosen) == [False, True]
 
 
@@ -139,6 +146,40 @@ def test_a_metric_that_validation_scans_cannot_tell_is_refused_before_training(t
     with pytest.raises(ConfigError, match="scan_auroc cannot be measured on 1 validation scans"):
         launch_finetune([*scratch, "--selection.metric", "scan_auroc", "--selection.scans", "1", "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked"),
+    [
+        ("dice", network("classification")),
+        ("dice", network("detection")),
+        ("slice_auroc", network("classification", bags=True)),
+        ("slice_auroc", network("classification", dims=3)),
+    ],
+)
+def test_a_metric_that_a_network_cannot_have_is_refused(store: Path, metric: Metric, asked: Network) -> None:
+    with pytest.raises(ConfigError, match=f"{metric} cannot be measured on 2 validation scans with this network"):
+        Selection(metric=metric).looked_at(cases(store), asked, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked"),
+    [
+        ("dice", network("segmentation", dims=3)),
+        ("slice_auroc", network("detection")),
+        ("slice_auroc", network("classification")),
+        ("scan_auroc", network("classification", bags=True)),
+        ("loss", network("classification", dims=3)),
+    ],
+)
+def test_a_metric_that_a_network_has_is_looked_at(store: Path, metric: Metric, asked: Network) -> None:
+    assert len(Selection(metric=metric).looked_at(cases(store), asked, seed=0)) == 2
+
+
+def test_lesions_that_are_not_positive_make_no_positive_scan(store: Path) -> None:
+    benign = [replace(case, label=0) for case in cases(store)]
+    with pytest.raises(ConfigError, match="it needs scans with and without lesion"):
+        Selection(metric="scan_auroc").looked_at(benign, network("segmentation"), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_neighbours_tell_classes_of_scans_from_bags_of_slices(tmp_path: Path) ->
     labels: dict[str, object] = {"classes": ["normal", "benign", "malignant"]}
     bundle, found = named(tmp_path, "heads.AttentionClassifier", "knn", channels=3, labels=labels, store=store, bag=3)
     assert bundle.outputs.names == ("normal", "benign", "malignant")
+    assert bundle.architecture.init_args["exclusive"]
     assert all(sum(one.class_scores.values()) == pytest.approx(1) for one in found)
 
 
@@ -126,6 +127,7 @@ def test_neighbours_tell_several_labels_at_once(tmp_path: Path) -> None:
     labels: dict[str, object] = {"classes": ["nodule", "effusion"], "multi_label": True}
     bundle, found = named(tmp_path, "heads.AttentionClassifier", "knn", channels=2, labels=labels, store=store, bag=3)
     assert not bundle.outputs.exclusive
+    assert "exclusive" not in bundle.architecture.init_args
     assert all(set(one.class_scores) == {"nodule", "effusion"} for one in found)
 
 

@@ -1,12 +1,14 @@
 """Metrics, temperatures and thresholds from validation scans."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medssl.data.dataset import load_cases
+from medssl.data.dataset import Case, load_cases
+from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
 from medssl.evaluation.calibration import tempered
 from medssl.training.validation import Scored, calibration, measure, operating_points
@@ -60,11 +62,33 @@ def test_thresholds_are_on_calibrated_scores_and_make_the_same_calls(scored: lis
     assert cooled["slice"]["sensitivity"] == plain["slice"]["sensitivity"]
 
 
-def test_scans_without_lesion_alone_take_threshold_and_temperature_of_slices(scored: list[Scored]) -> None:
-    well = [one for one in scored if not lesion(one.case).any()]
-    points = operating_points(well)
+def healthy(generator: np.random.Generator, count: int) -> list[Scored]:
+    """Scans of 30 slices that are known to have no lesion, with random scores."""
+    row = ManifestRow("s", "p", "x", label="normal")
+    case = Case(row, None, (1, 2, 2, 30), 0, False, np.array([], np.intp))  # type: ignore[arg-type]
+    return [Scored(case, None, slices, slices[None]) for slices in generator.beta(2, 5, (count, 30)).astype(np.float32)]
+
+
+def test_a_threshold_chosen_on_healthy_scans_alone_calls_one_in_twenty_of_further_ones() -> None:
+    generator = np.random.default_rng(0)
+    point = operating_points(healthy(generator, 400))["scan"]
+    called = [one.slices.max() >= float(str(point["threshold"])) for one in healthy(generator, 2000)]
+    assert 0.03 <= np.mean(called) <= 0.07
+    assert point["rule"] == "95% quantile of negatives: no positive to choose on"
+    assert point["n"] == 400
+
+
+def test_scans_with_lesion_alone_take_threshold_and_temperature_of_slices(scored: list[Scored]) -> None:
+    ill = [one for one in scored if lesion(one.case).any()]
+    points = operating_points(ill)
     assert points["scan"]["threshold"] == points["slice"]["threshold"]
-    assert points["scan"]["rule"] == (
-        "that of slices (95% quantile of negatives: no positive to choose on): no validation scan with lesion"
-    )
-    assert calibration(well)["scan"] == calibration(well)["slice"]
+    assert points["scan"]["rule"] == "that of slices (youden midway): no validation scan without lesion"
+    assert calibration(ill)["scan"] == calibration(ill)["slice"]
+
+
+def test_scans_whose_slices_all_have_a_lesion_keep_their_own_threshold(scored: list[Scored]) -> None:
+    ill = next(one for one in scored if lesion(one.case).any())
+    case = replace(ill.case, lesion_slices=np.arange(ill.case.shape[3]))
+    points = operating_points([replace(ill, case=case)])
+    assert points["scan"]["rule"] == "5% quantile of positives: no negative to choose on"
+    assert points["scan"]["n"] == 1

@@ -111,3 +111,9 @@ def test_a_box_without_cells_is_refused() -> None:
 def test_one_patch_cannot_be_masked() -> None:
     with pytest.raises(ConfigError, match="at least 2 patches"):
         Masking(0.5).partition((1,), streams=streams(1))
+
+
+def test_a_partition_reads_nothing_back_from_the_device() -> None:
+    mask = Masking(0.75).partition((4, 4), streams=streams(3), device=torch.device("meta"))  # which has no values to read
+    assert (mask.visible.shape, mask.hidden.shape) == ((3, 4), (3, 12))
+    assert mask.hidden.device.type == "meta"

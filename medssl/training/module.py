@@ -1,0 +1,24 @@
+"""What every trained module does alike, whatever it learns."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch.optim import Optimizer
+
+from medssl.training.sharding import clipped
+
+
+class TrainingModule(L.LightningModule):
+    """Batches that go to a device but for their numbers, and gradients clipped over all devices."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """The batch; numbers of samples stay on the CPU, where their randomness starts: reading them back would wait for the device."""
+        return {**super().transfer_batch_to_device(batch, device, dataloader_idx), "number": batch["number"]}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm of the whole gradient, also where it is spread over devices."""
+        if not clipped(self.trainer.strategy.model, gradient_clip_val or 0.0):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

@@ -1,0 +1,54 @@
+"""FSDP on processors: a network spread over two processes takes the step of one that is whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medssl.models.blocks import Block, CrossBlock
+from medssl.models.convolutions import ResidualBlock
+from medssl.training.sharding import clipped, followed, spread
+from tests.training.sharded_network import OBJECTIVES, SAMPLES, Step, stepped
+
+STEP = Path(__file__).with_name("sharded_network.py")
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("halves")
+    environment = {**os.environ, "PYTHONPATH": str(STEP.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    runs = [subprocess.Popen([sys.executable, STEP, rank, folder], env=environment) for rank in "01"]
+    assert [run.wait(600) for run in runs] == [0, 0]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_spread_network_and_its_teacher_take_the_clipped_step_of_a_whole_one(halves: Path, name: str) -> None:
+    expected = stepped(name, range(SAMPLES), lambda model: model)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(halves / f"{name}_{rank}.pt"), expected, atol=1e-5, rtol=1e-3)
+
+
+def test_the_step_that_is_compared_moves_student_and_teacher() -> None:
+    torch.manual_seed(0)
+    before, after = Step(OBJECTIVES["moco"]()).state_dict(), stepped("moco", range(SAMPLES), lambda model: model)
+    moved = {name for name, tensor in before.items() if not tensor.equal(after[name])}
+    assert {"objective.encoder.embed.weight", "objective.teacher.module.embed.weight"} <= moved
+
+
+def test_blocks_of_every_kind_are_gathered_one_at_a_time() -> None:
+    policy = spread().kwargs["auto_wrap_policy"]
+    blocks = [Block(8, 2), CrossBlock(8, 2), ResidualBlock(2, 2, (3, 3), (1, 1))]
+    chosen = policy._run_policy(nn.ModuleList([*blocks, nn.Linear(2, 2)]), set(), {})
+    assert set(chosen) == set(blocks)
+
+
+def test_a_network_that_is_whole_is_clipped_and_followed_elsewhere() -> None:
+    assert not clipped(nn.Linear(2, 2), 1.0)
+    with followed(nn.Linear(2, 2)):
+        pass
