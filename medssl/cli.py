@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -101,6 +102,7 @@ def prepare(
     layout: str | None = None,
     labels: Path | None = None,
     like: Path | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
     four_d: Literal["refuse", "split"] = "refuse",
     pet: Literal["stored", "suv"] = "stored",
     tilt: Literal["shear", "resample"] = "shear",
@@ -117,6 +119,7 @@ def prepare(
         layout: Name of the layout, where it is not found by itself.
         labels: Table with labels.
         like: Bundle whose preprocessing is used, to evaluate it on these scans; scans that it has learned from are refused.
+        spacing_mm: Voxel size of the store, such as [0.8,0.8,2.0]; a 0 keeps each scan's own. The typical one by default.
         four_d: Refuse files of several volumes, or split them into a scan a volume.
         pet: Values of DICOM PET as stored, or as SUV by body weight.
         tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
@@ -131,11 +134,10 @@ def prepare(
     from medssl.io.options import ReadOptions
 
     options = ReadOptions(four_d, pet, tilt)
-    preprocess, seen = (None, {}) if like is None else _like(like, options)
+    preprocess, seen = (None, {}) if like is None else _like(like, options, spacing_mm)
     guard = Guard(allow_leakage or "", seen, keep_together)
-    manifest, rejected = prepare_store(
-        folder, out, layout=layout, labels=labels, preprocess=preprocess, options=options, seed=seed, workers=workers, guard=guard
-    )
+    written = partial(prepare_store, layout=layout, labels=labels, preprocess=preprocess, spacing_mm=spacing_mm, options=options)
+    manifest, rejected = written(folder, out, seed=seed, workers=workers, guard=guard)
     splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
     _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
     if (leakage := Leakage.read(out)).kept_together:
@@ -143,11 +145,13 @@ def prepare(
     return int(rejected > 0)
 
 
-def _like(like: Path, options: "ReadOptions") -> tuple["Preprocess", "Seen"]:
+def _like(like: Path, options: "ReadOptions", spacing_mm: tuple[float, float, float] | None) -> tuple["Preprocess", "Seen"]:
     """The preprocessing of a bundle, and what it has seen; scans are read as for its training."""
     from medssl.io.options import AS_STORED
     from medssl.models.bundle import Bundle
 
+    if spacing_mm is not None:
+        raise UsageError("--like takes the spacing of the bundle; leave out --spacing-mm, or --like")
     bundle = Bundle.read(like)
     if options not in (AS_STORED, bundle.preprocess.read):
         raise UsageError("--like reads scans as the bundle's training did; leave out --four-d, --pet and --tilt, or take another bundle")

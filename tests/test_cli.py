@@ -12,6 +12,7 @@ import pytest
 
 from medssl.cli import main
 from medssl.data.preprocess import Preprocess
+from medssl.data.store import Store
 from medssl.io.options import ReadOptions
 from medssl.io.record import ScanRecord
 from medssl.io.sources import Source
@@ -187,6 +188,20 @@ def test_a_bundle_and_another_way_of_reading_exclude_each_other(
     arguments = ["prepare", str(series), "--out", str(tmp_path / "out"), "--like", str(bundle), "--four-d", "split"]
     assert main(arguments) == 2
     assert "leave out --four-d" in one_line(capsys)
+
+
+def test_a_store_has_the_spacing_that_was_typed(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scans").mkdir()
+    values = np.random.default_rng(0).integers(0, 100, (8, 8, 4)).astype(np.int16)
+    scan = nib.Nifti1Image(values, np.eye(4))
+    scan.header.set_xyzt_units("mm")
+    nib.save(scan, tmp_path / "scans" / "one.nii.gz")
+    arguments = ["prepare", str(tmp_path / "scans"), "--out", str(tmp_path / "out"), "--spacing-mm", "[2,2,0]"]
+    assert main(arguments) == 0
+    assert Store(tmp_path / "out").preprocess.spacing_mm == (2, 2, 0)
+    capsys.readouterr()
+    assert main([*arguments, "--like", str(bundle)]) == 2
+    assert "leave out --spacing-mm" in one_line(capsys)
 
 
 def test_an_unknown_choice_is_exit_code_2(series: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from medssl.data.preprocess import Preprocess
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
 from medssl.data.store import Index, write_store
-from medssl.errors import ManifestError, ScanError
+from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.workers import Crash, Pool
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _ISOTROPIC = 2.0  # slices at most this many times as far apart as pixels are resampled too
 _LARGEST_MATRIX = 256  # in-plane voxels of scans without geometry
 _STRICT = Guard()
+
+Spacing = tuple[float, float, float]
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -46,14 +48,13 @@ def prepare(
     layout: str | None = None,
     labels: Path | None = None,
     preprocess: Preprocess | None = None,
+    spacing_mm: Spacing | None = None,
     options: ReadOptions = AS_STORED,
     seed: int = 0,
     workers: int | None = None,
     guard: Guard = _STRICT,
 ) -> tuple[Manifest, int]:
-    """Read every scan of a folder, split by patient, and write a store.
-
-    Interrupted, it goes on where it was; in a store that is there, only damaged scans are made again.
+    """Read every scan of a folder, split by patient, and write a store, or go on where it was; only damaged scans are made again.
 
     Args:
         folder: Scans, in a layout that is found or named.
@@ -61,6 +62,7 @@ def prepare(
         layout: `table`, `bids`, `nnunet` or `plain`; None finds it.
         labels: A table with labels, instead of one in the folder.
         preprocess: Grid and intensity, and how scans are read; None plans grid and intensity from the scans.
+        spacing_mm: Voxel size of the grid that is planned, instead of the typical one; a 0 keeps that of each scan.
         options: How scans are read, where `preprocess` does not say.
         seed: Of the split.
         workers: Processes; None takes one a core.
@@ -80,7 +82,7 @@ def prepare(
     with Pool(workers) as pool:
         intakes = _warned(_read(readings, pool))
         usable = _usable(intakes, folder)
-        index = Index(preprocess or replace(plan(usable), read=options), os.path.relpath(folder.resolve(), out.resolve()))
+        index = Index(preprocess or replace(plan(usable, spacing_mm), read=options), os.path.relpath(folder.resolve(), out.resolve()))
         index.claim(out)
         manifest, leakage = _split(usable, out, seed=seed, guard=guard)
         storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
@@ -155,16 +157,28 @@ def _warned(intakes: Sequence[Intake]) -> list[Intake]:
     ]
 
 
-def plan(intakes: Sequence[Intake]) -> Preprocess:
-    """Grid and intensity from what was found: the typical spacing (or matrix, without geometry), CT in HU, all else z-scored."""
+def plan(intakes: Sequence[Intake], spacing_mm: Spacing | None = None) -> Preprocess:
+    """Grid and intensity from what was found: the typical spacing (or matrix, without geometry), CT in HU, all else z-scored.
+
+    Args:
+        intakes: The scans.
+        spacing_mm: Taken instead of the typical one.
+
+    Raises:
+        UsageError: A spacing for scans without geometry.
+    """
     rows = [intake.row for intake in intakes]
     ct = all(row.modality == "CT" for row in rows)
     window_hu = (-160.0, 240.0) if ct else None  # soft tissue: level 40, width 400
     intensity: Literal["window", "zscore"] = "window" if ct else "zscore"
     shapes = np.array([intake.shape for intake in intakes])
     if any(row.nominal for row in rows):
+        if spacing_mm is not None:
+            raise UsageError("some scans have no physical geometry, so no spacing can be kept; leave out --spacing-mm")
         i, j = (int(min(_LARGEST_MATRIX, round(float(np.median(shapes[:, axis]))))) for axis in (0, 1))
         return Preprocess(matrix=(i, j), intensity=intensity, window_hu=window_hu)
+    if spacing_mm is not None:
+        return Preprocess(spacing_mm=spacing_mm, intensity=intensity, window_hu=window_hu)
     i_mm, j_mm, k_mm = (round(float(value), 3) for value in np.median([intake.spacing_mm for intake in intakes], axis=0))
     keep_slices = k_mm > _ISOTROPIC * min(i_mm, j_mm)
     return Preprocess(spacing_mm=(i_mm, j_mm, 0.0 if keep_slices else k_mm), intensity=intensity, window_hu=window_hu)

@@ -55,6 +55,7 @@ class Traits:
         lesion_mm: Median length of lesions across slices, None without masks.
         voxels: Of all scans together.
         intensity: How the store was normalised.
+        values: What masks hold that tell classes apart; empty for lesion against none.
     """
 
     scans: int
@@ -67,6 +68,7 @@ class Traits:
     lesion_mm: float | None
     voxels: int
     intensity: str
+    values: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, store: Store, split: str = "train") -> "Traits":
@@ -95,6 +97,7 @@ class Traits:
             lesion_mm=float(np.median(lengths)) if lengths else None,
             voxels=int(shapes.prod(axis=1).sum()),
             intensity=store.preprocess.intensity,
+            values=tuple(sorted({value for entry in entries for value in entry.values})),
         )
 
     @property

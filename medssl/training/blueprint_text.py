@@ -68,6 +68,7 @@ def _traits(plan: Blueprint) -> list[str]:
         f"# Data: {traits.scans} labelled training scans, median {' x '.join(map(str, traits.shape))} voxels of "
         f"{' x '.join(f'{value:.2f}' for value in traits.spacing_mm)} mm, {traits.channels} channels; {lesions}.",
         "# Spacing: " + _spacing(plan),
+        *_classes(traits),
         f"# {plan.dims}D: {plan.reason}.",
         f"# Scales: {len(plan.topology.strides)}, each axis halved while 4 cells are left; an axis twice as coarse waits.",
     ]
@@ -77,9 +78,22 @@ def _spacing(plan: Blueprint) -> str:
     traits = plan.traits
     if traits.nominal:
         return "none, the scans have no physical geometry."
-    target = " x ".join(f"{value:.2f}" for value in traits.target_mm)
+    target, given = " x ".join(f"{value:.2f}" for value in traits.target_mm), ",".join(f"{value:g}" for value in traits.target_mm)
     near = all(abs(own - wanted) <= 0.1 * wanted for own, wanted in zip(traits.spacing_mm, traits.target_mm, strict=True))
-    return f"{target} mm by the rule (median of the scans), " + ("as stored." if near else "the store is on another grid.")
+    return f"{target} mm by the rule (median of the scans), " + (
+        "as stored." if near else f"the store is on another grid; another one would be: medssl prepare ... --spacing-mm [{given}]."
+    )
+
+
+def _classes(traits: Traits) -> list[str]:
+    """What the plan makes of masks that tell classes apart."""
+    if not traits.values:
+        return []
+    held = _flow(list(traits.values))
+    return [
+        f"# Masks hold {held}: planned as lesion against none. To tell classes apart, name them in labels.classes, add",
+        f"# mask_values: {held} to labels and classes: {len(traits.values) + 1} (with the background) to network.init_args.",
+    ]
 
 
 def _encoder(plan: Blueprint) -> dict[str, object]:

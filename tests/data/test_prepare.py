@@ -21,11 +21,12 @@ from medssl.data import intake
 from medssl.data import prepare as prepare_module
 from medssl.data.dataset import Crops, load_cases
 from medssl.data.entry import Entry
+from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import Guard, prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
 from medssl.data.unlabelled import UnlabelledDataset
-from medssl.errors import ConflictError, ManifestError, ScanError
+from medssl.errors import ConflictError, ManifestError, ScanError, UsageError
 from medssl.io.options import ReadOptions
 from medssl.workers import Pool
 from tests.data.conftest import picture, save
@@ -63,6 +64,19 @@ def test_every_scan_lands_in_the_store_with_its_mask(folder: Path, tmp_path: Pat
 def test_the_spacing_is_planned_and_thick_slices_are_kept(folder: Path, tmp_path: Path) -> None:
     prepare(folder, tmp_path / "store")
     assert Store(tmp_path / "store").preprocess == Preprocess(spacing_mm=(1.0, 1.0, 0.0))
+
+
+def test_a_spacing_that_is_given_is_that_of_the_store(folder: Path, tmp_path: Path) -> None:
+    manifest, _ = prepare(folder, tmp_path / "store", spacing_mm=(2.0, 2.0, 2.0))
+    store = Store(tmp_path / "store")
+    assert store.preprocess == Preprocess(spacing_mm=(2.0, 2.0, 2.0))
+    assert store.image(manifest.rows[0]).shape == (1, 12, 12, 12)
+
+
+def test_a_spacing_of_scans_without_geometry_is_refused() -> None:
+    picture_row = ManifestRow(scan_id="a", patient="p", image="a.png", nominal=True)
+    with pytest.raises(UsageError, match="no physical geometry"):
+        prepare_module.plan([intake.Intake(picture_row, shape=(8, 8, 1), spacing_mm=(1.0, 1.0, 1.0))], (1.0, 1.0, 1.0))
 
 
 def test_sites_are_kept_and_patients_split(folder: Path, tmp_path: Path) -> None:

@@ -115,3 +115,14 @@ def test_a_plan_that_is_there_is_kept(tmp_path: Path, store: Path) -> None:
 def test_scans_without_masks_are_planned_for_a_classifier() -> None:
     plan = propose(replace(traits((48, 48, 32)), masks=0, lesion_mm=None), memory_gb=0.5)
     assert yaml.safe_load(as_yaml(plan))["network"]["class_path"] == "medssl.models.heads.Classifier"
+
+
+def test_a_plan_names_the_spacing_that_a_store_can_be_prepared_at() -> None:
+    coarse = replace(traits((48, 48, 32), (2.0, 2.0, 2.0)), source_mm=np.full((4, 3), 1.0))
+    assert "medssl prepare ... --spacing-mm [1,1,1]" in as_yaml(propose(coarse, memory_gb=0.3))
+
+
+def test_a_plan_says_that_several_classes_are_taken_as_lesion_against_none() -> None:
+    text = as_yaml(propose(replace(traits((48, 48, 32)), values=(1, 2, 4)), memory_gb=0.3))
+    assert "# Masks hold [1, 2, 4]: planned as lesion against none." in text
+    assert "lesion against none" not in as_yaml(propose(traits((48, 48, 32)), memory_gb=0.3))
