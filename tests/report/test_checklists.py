@@ -100,9 +100,10 @@ def test_two_sites_of_one_study_are_no_external_data(cohort):
     assert "Universality 3: external data, several sites" in items(record(cohort), "FUTURE-AI", "answered")
 
 
-def test_intervals_heed_correlation_only_where_each_repeated_unit_is_drawn_by_patient(cohort):
-    found = record(cohort)
-    found["scan"]["auroc"]["patients95"] = [0.6, 0.9]
+def test_intervals_heed_correlation_only_where_each_repeated_unit_is_drawn_by_patient(builder):
+    for index in range(48):
+        builder.add(f"s{index}", score=0.2 + 0.4 * (index % 2) + 0.05 * (index % 7), label=index % 2, patient=f"p{index % 24}", maps=False)
+    found = record(builder)
     assert facts(found)["clustering"]
     del found["scan"]["auroc"]["patients95"]
     assert not facts(found)["clustering"]
