@@ -83,11 +83,16 @@ class Plan:
             ("tokens a step", f"{self.tokens:,}" if self.tokens else "-"),
             ("seconds a step", f"{step} {self.feed_seconds:.3f} to cut its crops"),
             ("input", f"{keeps_up} ({self.feed_ratio:.1f} times what a step uses)" if measured else "-"),
-            ("memory", f"{self.memory_bytes / 1e6:,.0f} MB a device" + ("" if measured else " before activations")),
+            ("memory", self._memory + ("" if measured else " before activations")),
             ("disk", f"{self.checkpoint_bytes / 1e6:,.0f} MB of checkpoints"),
             ("crops for each scan", f"{self.epochs:,.1f}"),
             ("time", f"{_duration(self.seconds)} for {self.steps:,} steps" if measured else f"{self.steps:,} steps"),
         ]
+
+    @property
+    def _memory(self) -> str:
+        """A step may fit into what an earlier run of the same program took and holds."""
+        return f"{self.memory_bytes / 1e6:,.0f} MB a device" if self.memory_bytes else "what the process holds already"
 
     def __str__(self) -> str:
         """One line for the log."""

@@ -78,3 +78,9 @@ def test_each_process_of_a_node_tries_its_own_gpu(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert _device() == torch.device("cuda:3")
+
+
+def test_memory_that_an_earlier_run_still_holds_is_not_called_none() -> None:
+    facts = {"parameters": 1, "crops": 8, "tokens": 0, "memory_bytes": 0, "steps": 10, "checkpoint_bytes": 1, "epochs": 1, "unused": False}
+    plan = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
+    assert dict(plan.rows())["memory"] == "what the process holds already"
