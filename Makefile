@@ -30,7 +30,7 @@ demo: setup ## the whole flow in one go, on a generated cohort or on DATA=folder
 	$(BIN)/medssl demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(KEEP_TOGETHER),--keep-together)
 
 test: setup lint ## what CI runs: lint, then every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup ## formatting, rules, types, direction of imports
 	$(BIN)/ruff format --check .
