@@ -1,13 +1,11 @@
 """Two processes under DDP with half of a batch each have the loss and the gradients that one has of the whole."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.halves import run_halves
 from tests.objectives.sharded_step import METHODS, SAMPLES, learned
 
 STEP = Path(__file__).with_name("sharded_step.py")
@@ -15,11 +13,7 @@ STEP = Path(__file__).with_name("sharded_step.py")
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, root = tmp_path_factory.mktemp("halves"), STEP.parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::FutureWarning"}
-    runs = [subprocess.Popen([sys.executable, STEP, rank, folder], env=environment) for rank in "01"]
-    assert [run.wait(300) for run in runs] == [0, 0]
-    return folder
+    return run_halves(STEP, tmp_path_factory.mktemp("halves"), PYTHONWARNINGS="error::FutureWarning")
 
 
 @pytest.mark.slow

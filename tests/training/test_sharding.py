@@ -1,8 +1,5 @@
 """FSDP on processors: a network spread over two processes takes the step of one that is whole."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from torch import nn
 from medssl.models.blocks import Block, CrossBlock
 from medssl.models.convolutions import ResidualBlock
 from medssl.training.sharding import clipped, followed, spread
+from tests.halves import run_halves
 from tests.training.sharded_network import OBJECTIVES, SAMPLES, Step, stepped
 
 STEP = Path(__file__).with_name("sharded_network.py")
@@ -19,11 +17,7 @@ STEP = Path(__file__).with_name("sharded_network.py")
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("halves")
-    environment = {**os.environ, "PYTHONPATH": str(STEP.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    runs = [subprocess.Popen([sys.executable, STEP, rank, folder], env=environment) for rank in "01"]
-    assert [run.wait(600) for run in runs] == [0, 0]
-    return folder
+    return run_halves(STEP, tmp_path_factory.mktemp("halves"), CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.slow
