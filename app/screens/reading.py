@@ -68,7 +68,7 @@ def show_finding(finding: Finding, row: pd.Series, maps: ScanMaps | None) -> Non
     title, badge = st.columns([3, 2], vertical_alignment="center")
     title.markdown(f"##### {finding.scan_id}")
     badge.badge(finding.verdict or "no verdict", color="red" if positive else "green")
-    score, lesions, volume = st.columns(3)
+    score, lesions, volume = st.columns([6, 4, 5])  # a score has five characters
     score.metric("Score", "-" if finding.score is None else f"{finding.score:.3f}", help=f"Locked threshold {finding.threshold or 0:.3f}")
     lesions.metric("Lesions", len(finding.lesions) if maps is not None and maps.mask is not None else "-")
     unit = "voxels" if finding.nominal else "ml"
