@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from medssl.data.agreement import check_agreement
 from medssl.data.classes import scan_label
 from medssl.data.dataset import Case, load_cases
 from medssl.data.leakage import Guard
@@ -86,7 +87,8 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path, *, al
         How many scans have which status.
 
     Raises:
-        ManifestError: The split is empty; `patient_leak` when the model has learned from its scans and nobody allows that.
+        ManifestError: The split is empty; `patient_leak` when the model has learned from its scans and nobody allows that;
+            `label_mismatch` or `bad_label` where labels and masks contradict each other, before anything is scored.
         UsageError: The store was prepared in another way than the bundle's.
     """
     if store.preprocess != predictor.bundle.preprocess:
@@ -95,10 +97,12 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path, *, al
     if not rows:
         raise ManifestError("no_rows", f"the store has no scan in split {split!r}; its splits are in manifest.csv")
     leakage = _leakage(predictor, store, rows, Guard(allow_seen).reason)
+    cases = load_cases(store, rows, classes=predictor.classes)
+    check_agreement(cases)
     results = ResultsFolder(out, predictor.bundle.model_id)
     results.open({**run_facts(predictor, split=split), "leakage": leakage, "intake": _intake(store)})
     log_look(_look(predictor, store, split, len(rows)), store=store.folder, results=out)
-    for case in track(load_cases(store, rows, classes=predictor.classes), "scoring"):
+    for case in track(cases, "scoring"):
         if not results.has(case.row.scan_id):
             _score_case(predictor, store, case, results)
     write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows)))

@@ -1,19 +1,18 @@
 """Whether labels, masks, network and loss of a fine-tuning run fit each other, and how often each class occurs."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from medssl.data.classes import NOTHING, Classes, labels_of
+from medssl.data.agreement import check_agreement, check_named
+from medssl.data.classes import Classes
 from medssl.data.dataset import Case, Crops
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
 from medssl.models.outputs import Outputs
 from medssl.training.losses import CrossEntropy, DiceCrossEntropy, Loss, Tversky
-
-_SHOWN = 3  # scans named in an error
 
 
 def tell_apart(network: Network, classes: Classes, loss: Loss | None, crops: Crops) -> None:
@@ -81,66 +80,13 @@ def check_cases(network: Network, cases: Sequence[Case], *, split: str, held: Se
             what masks hold and no class names; `no_rows` for a class without a patient.
     """
     every = list({case.row.scan_id: case for case in (*cases, *held)}.values())
-    _check_contradictions(every)
-    _check_values(every)
-    _check_labels(every)
+    check_agreement(every)
+    check_named(every)
     patients = patients_by_class(network, cases)
     missing = [name for name, found in patients.items() if not found]
     if missing:
         counts = ", ".join(f"{name} {len(found)}" for name, found in patients.items())
         raise ManifestError("no_rows", f"class {missing[0]!r} has no patient in split {split!r} ({counts}); label some, or leave it out")
-
-
-def _check_values(cases: Sequence[Case]) -> None:
-    """Whether every value of the masks is of a named class; what is of none would be learned as background."""
-    classes = cases[0].classes
-    unnamed = Counter(value for case in cases if classes.names for value in _held_values(case) - set(case.numbers))
-    if unnamed:
-        found = ", ".join(f"{value} ({count} scans)" for value, count in sorted(unnamed.items()))
-        raise ManifestError(
-            "bad_label",
-            f"no class is named for what masks hold: {found}; labels.mask_values are {list(classes.values)}. Name a class for each value "
-            "(labels.positive may leave it out), or correct the masks",
-        )
-
-
-def _held_values(case: Case) -> set[int]:
-    """The values of a scan's mask; 1 for lesion against none."""
-    return set(case.value_slices) or ({1} if case.marked_slices else set())
-
-
-def _check_labels(cases: Sequence[Case]) -> None:
-    """Whether masks of lesion against none have their class from the label of the scan, where those of other scans have it from there."""
-    classes = cases[0].classes
-    if classes.multi_label or len(classes.lesions) < 2:
-        return
-    marked = [case for case in cases if case.marked_slices and not case.value_slices]
-    without = [case.row.scan_id for case in marked if not case.row.label]
-    if 0 < len(without) < len(marked):
-        raise ManifestError(
-            "bad_label",
-            f"{len(without)} scans have a mask of lesion against none and no label that says of which class: {_shown(without)}; "
-            "label them, or leave them out",
-        )
-
-
-def _check_contradictions(cases: Sequence[Case]) -> None:
-    wrong: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        names = labels_of(case.row)
-        if not case.has_mask or not names:
-            continue
-        says_lesion = any(name.casefold() not in NOTHING for name in names)
-        if says_lesion != (case.row.has_lesion == "1") and case.row.has_lesion:
-            wrong["an empty mask" if says_lesion else "a mask with lesion"].append(f"{case.row.scan_id} ({case.row.label})")
-    for what, scans in wrong.items():
-        raise ManifestError(
-            "label_mismatch", f"{len(scans)} scans have {what} and a label that says otherwise: {_shown(scans)}; correct one of both"
-        )
-
-
-def _shown(scans: Sequence[str]) -> str:
-    return ", ".join(scans[:_SHOWN]) + (", ..." if len(scans) > _SHOWN else "")
 
 
 def patients_by_class(network: Network, cases: Sequence[Case]) -> dict[str, set[str]]:

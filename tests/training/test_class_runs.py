@@ -134,6 +134,16 @@ def test_a_contradiction_in_validation_is_named_before_training(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_contradiction_in_the_test_is_named_before_anything_is_scored(tmp_path: Path) -> None:
+    store = Store(write_classes(tmp_path / "store", ["lesion", "normal"], values=[(1,), ()]))
+    tuned(tmp_path, settings(store.folder, "heads.Classifier", classes=1, labels={}, encoder=VOLUMES))
+    rows = tuple(replace(row, label="normal") if row.split == "test" else row for row in store.manifest.rows)
+    Manifest(rows).write(store.folder / "manifest.csv")
+    with pytest.raises(ManifestError, match=r"1 scans have a mask with lesion and a label that says otherwise: s30"):
+        reported(tmp_path, store.folder)
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path) -> None:
     store = write_classes(tmp_path / "store", ["lesion", "normal"])
     tuned(tmp_path, settings(store, "heads.Classifier", classes=1, labels={}, encoder=VOLUMES))
