@@ -55,7 +55,7 @@ class Results:
         """The finding of a scan of the table; None when its file is absent or damaged."""
         try:
             return Finding.read(self.folder / "scans" / f"{scan_id}.json")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ManifestError):
             return None
 
 

@@ -114,7 +114,7 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
         UsageError: It holds no finding, or the reference is not there.
         ManifestError: The reference table or `study.json` cannot be used, or a finding is damaged.
     """
-    findings = [_read_finding(path) for path in sorted((folder / "scans").glob("*.json"))]
+    findings = [Finding.read(path) for path in sorted((folder / "scans").glob("*.json"))]
     if not findings:
         raise UsageError(f"{folder.name} holds no results; give a folder that medssl score or medssl evaluate wrote")
     if reference is not None and not reference.is_file():
@@ -194,13 +194,6 @@ def _inside(name: str, where: str, roots: tuple[Path, ...]) -> Path:
         if path.is_file():
             return path
     raise ManifestError("not_found", f"{where} names a mask that is not there; correct the column lesion or leave it empty")
-
-
-def _read_finding(path: Path) -> Finding:
-    try:
-        return Finding.read(path)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ManifestError("bad_header", f"scans/{path.name} is damaged; delete it and run medssl score again") from error
 
 
 def _read_run(path: Path) -> dict[str, Any]:

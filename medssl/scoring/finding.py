@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medssl.errors import ManifestError
+
 Triple = tuple[float, float, float]
 Corners = tuple[Triple, Triple]
 
@@ -82,11 +84,18 @@ class Finding:
         """Read a finding that `to_json` wrote.
 
         Raises:
-            ValueError: It is no JSON, or is not named after its scan, whose name leads to its maps.
+            ManifestError: `bad_header` where it is damaged, or not named after its scan, whose name leads to its maps.
         """
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if fields["scan_id"] != path.stem:
-            raise ValueError("a finding is not named after its scan")
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            if fields["scan_id"] != path.stem:
+                raise ValueError("a finding is not named after its scan")
+            return cls._of(fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError("bad_header", f"scans/{path.name} is damaged; delete it and run medssl score again") from error
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> "Finding":
         lesions = tuple(
             LesionFinding(
                 centre_mm=tuple(lesion["centre_mm"]),

@@ -8,6 +8,7 @@ import datetime
 import errno
 import io
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.cells import safe
-from medssl.errors import ConflictError, NoSpaceError
+from medssl.errors import ConflictError, ManifestError, NoSpaceError
 from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Result
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
 REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class", "age", "sex", "vendor", "field", "slice_mm")
@@ -81,8 +84,16 @@ class ResultsFolder:
         write_text(record, json.dumps({"model_id": self.model_id, **facts, **begun}, indent=1))
 
     def has(self, scan_id: str) -> bool:
-        """Whether a scan is done."""
-        return (self.folder / "scans" / f"{scan_id}.json").is_file()
+        """Whether a scan is done; one with a damaged finding is not."""
+        path = self.folder / "scans" / f"{scan_id}.json"
+        if not path.is_file():
+            return False
+        try:
+            Finding.read(path)
+        except ManifestError:
+            logger.warning("scans/%s is damaged; its scan is scored again", path.name)
+            return False
+        return True
 
     def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None, true_classes: NDArray[np.uint8] | None = None) -> None:
         """Write the maps of a scan and then its finding.
@@ -115,7 +126,11 @@ class ResultsFolder:
         write_text(self.folder / "scans" / f"{finding.scan_id}.json", finding.to_json())
 
     def findings(self) -> list[Finding]:
-        """All findings, by name."""
+        """All findings, by name.
+
+        Raises:
+            ManifestError: One is damaged.
+        """
         return [Finding.read(path) for path in sorted((self.folder / "scans").glob("*.json"))]
 
     def finish(self, facts: Mapping[str, object]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medssl.cells import plain
-from medssl.errors import ConflictError, NoSpaceError
+from medssl.errors import ConflictError, ManifestError, NoSpaceError
 from medssl.scoring.finding import Finding, LesionFinding
 from medssl.scoring.predictor import Result
 from medssl.scoring.results import ResultsFolder, atomic_write, table
@@ -22,6 +22,17 @@ FINDING = Finding("a", "scored", "a.nii.gz", "MR", False, (4, 4, 2), (1.0, 1.0, 
 def test_a_finding_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(FINDING.to_json())
     assert Finding.read(tmp_path / "a.json") == FINDING
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", FINDING.to_json().replace('"a"', '"b"')])
+def test_a_scan_with_a_damaged_finding_is_not_done_and_its_file_is_named(tmp_path: Path, content: str) -> None:
+    results = ResultsFolder(tmp_path, "m1")
+    results.record(FINDING)
+    assert results.has("a")
+    (tmp_path / "scans" / "a.json").write_text(content)
+    assert not results.has("a")
+    with pytest.raises(ManifestError, match=r"scans/a.json is damaged"):
+        results.findings()
 
 
 def test_another_model_is_refused_with_exit_code_3(tmp_path: Path) -> None:
