@@ -21,6 +21,7 @@ class _Group:
     kind: str  # classes that occur in it
     site: str
     split: str
+    patients: int
 
 
 def assign(
@@ -56,7 +57,7 @@ def assign(
     for kind in sorted(by_kind):
         drawn = _draw(by_kind[kind], fractions, owed, generator)
         for name, share in fractions.items():
-            owed[name] += share * len(drawn) - sum(split == name for _, split in drawn)
+            owed[name] += sum((share - (split == name)) * group.patients for group, split in drawn)
         for group, split in drawn:
             for member in group.members:
                 filled[member] = replace(rows[member], split=rows[member].split or split)
@@ -66,20 +67,46 @@ def assign(
 def _draw(
     groups: Sequence[_Group], fractions: Mapping[str, float], owed: Mapping[str, float], generator: np.random.Generator
 ) -> list[tuple[_Group, str]]:
-    """A split for each group of one class: the quota of the class is exact, the sites follow as well as they can."""
+    """A split for each group of one class: the quota of patients is exact, the sites follow as well as they can.
+
+    Groups of several patients go first, the largest before the others, each to the split that lacks most; single patients fill up.
+    """
     drawn = [(group, group.split) for group in groups if group.split]
     open_groups = [group for group in groups if not group.split]
-    quota = _quota(len(open_groups), Counter(split for _, split in drawn), fractions, owed)
     shuffled = [open_groups[index] for index in generator.permutation(len(open_groups))]
-    given = Counter((group.site, split) for group, split in drawn)
-    size = Counter(group.site for group in groups)
-    for group in sorted(shuffled, key=lambda group: group.site):
-        lacks = {name: fractions[name] * size[group.site] - given[group.site, name] for name, left in quota.items() if left > 0}
+    given = Counter[str]()
+    for group, split in drawn:
+        given[split] += group.patients
+    count = sum(group.patients for group in groups)
+    for group in sorted((group for group in shuffled if group.patients > 1), key=lambda group: -group.patients):
+        split = max(fractions, key=lambda name: round(fractions[name] * count - given[name], 9))
+        given[split] += group.patients
+        drawn.append((group, split))
+    return [*drawn, *_draw_singles([group for group in shuffled if group.patients == 1], drawn, given, fractions, owed)]
+
+
+def _draw_singles(
+    singles: Sequence[_Group],
+    drawn: Sequence[tuple[_Group, str]],
+    given: Mapping[str, int],
+    fractions: Mapping[str, float],
+    owed: Mapping[str, float],
+) -> list[tuple[_Group, str]]:
+    """A split for each patient, in their order within a site."""
+    quota = _quota(len(singles), given, fractions, owed)
+    there, size = Counter[tuple[str, str]](), Counter[str]()
+    for group, split in drawn:
+        there[group.site, split] += group.patients
+    for group in [*singles, *(group for group, _ in drawn)]:
+        size[group.site] += group.patients
+    found = []
+    for group in sorted(singles, key=lambda group: group.site):
+        lacks = {name: fractions[name] * size[group.site] - there[group.site, name] for name, left in quota.items() if left > 0}
         split = max(lacks, key=lambda name: (round(lacks[name], 9), quota[name]))
         quota[split] -= 1
-        given[group.site, split] += 1
-        drawn.append((group, split))
-    return drawn
+        there[group.site, split] += 1
+        found.append((group, split))
+    return found
 
 
 def _quota(count: int, given: Mapping[str, int], fractions: Mapping[str, float], owed: Mapping[str, float]) -> dict[str, int]:
@@ -111,7 +138,8 @@ def _group(rows: Sequence[ManifestRow], members: tuple[int, ...]) -> _Group:
     kinds = sorted({rows[member].label or rows[member].has_lesion for member in members} - {""})
     sites = sorted({rows[member].site for member in members} - {""})
     splits = [rows[member].split for member in members if rows[member].split]
-    return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "")
+    patients = {rows[member].patient or rows[member].scan_id for member in members}
+    return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "", len(patients))
 
 
 def blocks(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[str]:

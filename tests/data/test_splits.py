@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -87,3 +88,11 @@ def test_one_patient_goes_to_training() -> None:
 def test_shares_that_do_not_sum_to_one_are_refused() -> None:
     with pytest.raises(ConfigError, match="sum to 1"):
         assign(cohort(2), fractions={"train": 0.5})
+
+
+def test_a_block_of_many_patients_counts_as_so_many() -> None:
+    rows = cohort(40, 1)
+    sick = [row for row in rows if row.label == "lesion"]  # 20 patients
+    chain = [(one.scan_id, other.scan_id) for part in (sick[:8], sick[8:12]) for one, other in pairwise(part)]
+    found = Counter(row.split for row in assign(rows, together=chain) if row.label == "lesion")
+    assert found == {"train": 12, "val": 4, "test": 4}
