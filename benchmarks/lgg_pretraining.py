@@ -1,10 +1,10 @@
-"""Which pretraining helps most on TCGA-LGG when a tenth of the patients are labelled?
+"""Which pretraining helps most on TCGA-LGG when few patients are labelled?
 
-All arms share the encoder, the crops and the number of crops seen: pretraining on every scan of the training patients without labels, then
+All arms share the encoder, the crops and about the time of pretraining, on every scan of the training patients without labels; then follow
 (a) a logistic regression on frozen features of slices and (b) fine-tuning of a segmenter, both on the same few labelled patients, three
 draws of them. Thresholds come from validation patients; test patients are scored once an arm and draw.
 
-    python -m benchmarks.lgg_pretraining [--data LGG_FOLDER] [--work FOLDER] [--seeds 3]
+    python -m benchmarks.lgg_pretraining [--data LGG_FOLDER] [--work FOLDER] [--patients 8] [--seeds 3]
 
 Takes about an hour on two cores. A run that was stopped goes on where it was.
 """
@@ -47,7 +47,6 @@ from medssl.training.launch import launch_finetune, launch_pretrain
 
 ARMS: Mapping[str, str] = {"scratch": "", "MAE": "lgg_mae", "SimCLR": "lgg_simclr", "hybrid": "lgg_hybrid"}
 FRACTIONS = {"train": 0.55, "val": 0.1, "test": 0.35}
-PATIENTS = 5  # a tenth of the patients that are not in the test
 DRAWS = 2000
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lgg"
 CROP = 112
@@ -93,12 +92,12 @@ def pretrained(arm: str, work: Path) -> Path | None:
     return out / "bundle"
 
 
-def finetuned(arm: str, bundle: Path | None, seed: int, work: Path) -> Outcome:
+def finetuned(arm: str, bundle: Path | None, patients: int, seed: int, work: Path) -> Outcome:
     """Fine-tune on a draw of patients and score the test patients."""
-    out = work / f"finetune_{arm}_{seed}"
+    out = work / f"finetune_{arm}_{patients}_{seed}"
     if not (out / "bundle").is_dir():
         resume = str((out / "config.yaml").is_file()).lower()
-        config = ["--config", str(asset("configs/finetune/lgg_segmenter.yaml")), "--labels.patients", str(PATIENTS), "--seed", str(seed)]
+        config = ["--config", str(asset("configs/finetune/lgg_segmenter.yaml")), "--labels.patients", str(patients), "--seed", str(seed)]
         start = [] if bundle is None else ["--bundle", str(bundle)]
         launch_finetune([*config, *start, "--feed.store", str(work / "store"), "--out", str(out), "--resume", resume])
     test = out / "test"
@@ -113,10 +112,10 @@ def finetuned(arm: str, bundle: Path | None, seed: int, work: Path) -> Outcome:
     )
 
 
-def probed(bundle: Path | None, seed: int, store: Store) -> Mapping[str, Float]:
+def probed(bundle: Path | None, patients: int, seed: int, store: Store) -> Mapping[str, Float]:
     """Scores of test slices by a logistic regression on frozen features; its strength is chosen by folds of labelled patients."""
     encoder = fresh(seed) if bundle is None else loaded(bundle)
-    train = Labels(patients=PATIENTS).drawn(load_cases(store, store.manifest.split("train")), seed=seed)
+    train = Labels(patients=patients).drawn(load_cases(store, store.manifest.split("train")), seed=seed)
     features = {case.row.scan_id: embedded(encoder, case) for case in train}
     x = np.concatenate(list(features.values()))
     y = np.concatenate([slice_labels(case) for case in train])
@@ -206,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of TCGA-LGG as data_prep/lgg.py reads it")
     parser.add_argument("--work", type=Path, default=Path("runs") / "lgg_pretraining", help="where runs are kept")
+    parser.add_argument("--patients", type=int, default=8, help="labelled patients of a draw")
     parser.add_argument("--seeds", type=int, default=3, help="draws of labelled patients")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     given = parser.parse_args(argv)
@@ -217,8 +217,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     store = open_store(given.data, given.work)
     bundles = {arm: pretrained(arm, given.work) for arm in given.arms}
-    probes = {arm: [probed(bundle, seed, store) for seed in range(given.seeds)] for arm, bundle in bundles.items()}
-    outcomes = {arm: [finetuned(arm, bundle, seed, given.work) for seed in range(given.seeds)] for arm, bundle in bundles.items()}
+    probes = {arm: [probed(bundle, given.patients, seed, store) for seed in range(given.seeds)] for arm, bundle in bundles.items()}
+    outcomes = {
+        arm: [finetuned(arm, bundle, given.patients, seed, given.work) for seed in range(given.seeds)] for arm, bundle in bundles.items()
+    }
     print("\n".join(table(outcomes, probes, store)))
     means = {arm: float(np.mean([np.mean(list(outcome.dice.values())) for outcome in found])) for arm, found in outcomes.items()}
     best = max(means, key=lambda arm: means[arm])
