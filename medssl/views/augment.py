@@ -6,6 +6,7 @@ intensity are off: bias, coarse, blur, gamma, histogram, gain, offset, noise, cu
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -94,12 +95,16 @@ def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tenso
         streams: Randomness of each sample.
         masks: (B, M, *S) of 0 and 1, or bool, that move with the images, or None.
     """
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would put voxels half a voxel beside their place
+        return _augmented(images, settings, streams, masks)
+
+
+def _augmented(images: Tensor, settings: Augment, streams: Streams, masks: Tensor | None) -> View:
     drawn = _draw_theta(images, settings, streams=streams)
     theta = drawn.to(images.device, images.dtype, non_blocking=True)
     if settings.resamples:
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-        moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-        moved_masks = None if masks is None else (F.grid_sample(masks.to(images), grid, align_corners=False) >= 0.5).to(masks.dtype)
+        moved = _resampled(images, theta, outside="border")
+        moved_masks = None if masks is None else (_resampled(masks.to(images), theta, outside="zeros") >= 0.5).to(masks.dtype)
     else:
         moved = _flipped(images, drawn)
         moved_masks = None if masks is None else _flipped(masks, drawn)
@@ -125,6 +130,35 @@ def _draw_theta(images: Tensor, settings: Augment, *, streams: Streams) -> Tenso
         place = streams.uniform(dims, 1, low=-1, high=1) * (1 - edge)[:, None, None]  # keeps the part inside the crop
         matrix, shift = matrix * edge[:, None, None], shift + matrix @ place
     return torch.cat([matrix, shift], dim=2)
+
+
+def _resampled(images: Tensor, theta: Tensor, *, outside: Literal["border", "zeros"]) -> Tensor:
+    """Images (B, C, *S) where theta says, linearly interpolated, as `torch.nn.functional.grid_sample` does.
+
+    Volumes turn in the plane of their first two axes alone, so that their planes are resampled, all of a volume alike, and then the last
+    axis by weights: the same numbers but for rounding, ten times as fast on a processor.
+    """
+    if images.ndim == 4:
+        return _planes_resampled(images, theta, outside)
+    batch, channels, *plane, depth = images.shape
+    planes = images.permute(0, 1, 4, 2, 3).reshape(batch, channels * depth, *plane)
+    planes = _planes_resampled(planes, theta[:, 1:, 1:], outside).view(batch, channels, depth, -1)
+    weights = _weights_along(theta[:, 0, 0], theta[:, 0, 3], depth, outside)
+    return (planes.transpose(2, 3) @ weights[:, None]).view(images.shape)
+
+
+def _planes_resampled(planes: Tensor, theta: Tensor, outside: str) -> Tensor:
+    grid = F.affine_grid(theta, list(planes.shape), align_corners=False)
+    return F.grid_sample(planes, grid, padding_mode=outside, align_corners=False)
+
+
+def _weights_along(scale: Tensor, shift: Tensor, size: int, outside: str) -> Tensor:
+    """(B, size before, size after) linear weights of an axis whose normalised coordinates are scaled and shifted (B,)."""
+    cells = torch.arange(size, device=scale.device, dtype=scale.dtype)
+    places = ((scale[:, None] * ((2 * cells + 1) / size - 1) + shift[:, None] + 1) * size - 1) / 2
+    if outside == "border":
+        places = places.clamp(0, size - 1)
+    return (1 - (places[:, None, :] - cells[:, None]).abs()).clamp(min=0)
 
 
 def _flipped(images: Tensor, theta: Tensor) -> Tensor:

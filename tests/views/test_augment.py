@@ -53,6 +53,26 @@ def test_flips_alone_are_what_resampling_gives(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(view.images, F.grid_sample(images, grid, align_corners=False), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(6, 2, 8, 6), (6, 2, 8, 6, 4)])
+def test_views_are_linearly_interpolated_where_theta_says(shape: tuple[int, ...]) -> None:
+    images, masks = torch.randn(shape), (torch.rand(shape) > 0.5).float()
+    settings = Augment(rotate_degrees=40, scale=0.3, shift=0.2, area=0.5, gain=0, offset=0, noise=0, blur=0)
+    view = augment(images, settings, streams=streams(6), masks=masks)
+    grid = F.affine_grid(view.theta, list(shape), align_corners=False)
+    torch.testing.assert_close(view.images, F.grid_sample(images, grid, padding_mode="border", align_corners=False), atol=1e-5, rtol=1e-5)
+    share = F.grid_sample(masks, grid, align_corners=False)
+    assert view.masks is not None
+    assert ((view.masks == (share >= 0.5)) | ((share - 0.5).abs() < 1e-5)).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 40, 30), (4, 1, 40, 30, 8)])
+def test_lower_precision_of_training_does_not_move_voxels(shape: tuple[int, ...]) -> None:
+    images = torch.randn(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = augment(images, Augment(), streams=streams(4)).images
+    assert lower.equal(augment(images, Augment(), streams=streams(4)).images)
+
+
 def test_a_view_does_not_depend_on_the_batch_around_it() -> None:
     images = torch.randn(4, 1, 8, 8)
     whole = augment(images, Augment(), streams=Streams.of(0, [3, 4, 5, 6])).images
