@@ -41,6 +41,7 @@ RECIPES = {
     "segmenter_3d": (DEEP, {**VIT, "encoder.init_args.patch": "[4, 4, 4]"}),
     "lgg_segmenter": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "lgg_folds": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
+    "lgg_folds_full": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "residual_unet_2d": (FLAT, {"widths": "[4, 8]", "in_channels": "1"}),
     "residual_unet_3d": (DEEP, {"widths": "[4, 8]", "in_channels": "1"}),
     "primus_segmenter_3d": (DEEP, PRIMUS),
@@ -74,11 +75,12 @@ def test_a_recipe_ends_with_a_bundle_that_scores(tmp_path: Path, store: Path, ro
         "feed.crops.size": size,
         "feed.crops.context": "1",
         "feed.batch_size": "2",
+        "feed.workers": "0",
         "labels.patients": "2",
         "training.steps": "2",
         "training.checkpoint_steps": "2",
         "training.precision": "32-true",
-        **({"folds.count": "2", "folds.splits": "[train, val]"} if recipe == "lgg_folds" else {}),
+        **({"folds.count": "2", "folds.splits": "[train, val]"} if recipe.startswith("lgg_folds") else {}),
     }
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
     launch_finetune(["--config", str(root / "configs" / "finetune" / f"{recipe}.yaml"), *options, "--out", str(tmp_path / "run")])
