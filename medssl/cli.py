@@ -76,15 +76,15 @@ def check(
     """
     import json
 
+    from medssl.files import write_text
     from medssl.io.options import ReadOptions
     from medssl.io.read_all import read_all
     from medssl.io.record import intake_report, summary
-    from medssl.io.whole_files import write_file
 
     records = read_all(folder, ReadOptions(four_d, pet, tilt), workers)
     found = intake_report(records)
     if report is not None:
-        write_file(report, json.dumps(found, indent=1).encode())
+        write_text(report, json.dumps(found, indent=1))
     for record in records:
         if record.reasons:
             _say(f"{record.status:<22} {record.source}  {' '.join(record.reasons)}")

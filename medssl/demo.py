@@ -17,10 +17,11 @@ from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import Guard, prepare, read_row
 from medssl.data.store import Store
 from medssl.errors import ConflictError
+from medssl.files import write_text
 from medssl.report.write import write_report
 from medssl.scoring.folder import reference_row, score_folder, score_split
 from medssl.scoring.predictor import Predictor
-from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
+from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from volumes import ScanMaps
 def show_viewer(maps: ScanMaps, finding: Finding) -> None:
     """One scan, slice by slice; only this part of the page runs again when the reader scrolls."""
     begin_scan(maps, finding)
-    planes, jump, display = st.columns([4, 3, 2], vertical_alignment="center")
+    bar = st.container(horizontal=True, vertical_alignment="center")  # wraps where the screen is narrow
     name = "Axial"
     if maps.shape[2] > 1:
-        chosen = planes.segmented_control(
-            "Plane", list(PLANES), key="plane", required=True, persist_state="session", label_visibility="collapsed"
+        chosen = bar.segmented_control(
+            "Plane", list(PLANES), key="plane", required=True, persist_state="session", label_visibility="collapsed", width="content"
         )
         name = chosen or name
-        jump.button("Most suspicious", key="most_suspicious", on_click=go_to_suspicious, args=(finding,), shortcut="S", width="stretch")
-    with display.popover("Display", icon=":material/tune:", width="stretch"):
+        bar.button("Most suspicious", key="most_suspicious", on_click=go_to_suspicious, args=(finding,), shortcut="S")
+    with bar.popover("Display", icon=":material/tune:"):
         look = pick_look(maps, finding)
     index = pick_slice(name, maps.shape[PLANES[name].axis])
     caption = describe(maps, finding, name, index)

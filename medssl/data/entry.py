@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.files import Bytes, read_sealed, seal, write_whole
 from medssl.data.masks import Bits
 from medssl.data.preprocess import Preprocess
+from medssl.data.seals import read_sealed, seal
+from medssl.files import Bytes, write_whole
 
 __all__ = [
     "FORMAT",

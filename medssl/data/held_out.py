@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.files import write_whole
+from medssl.files import write_whole
 
 FOLDER = "held_out"
 

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
-from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.fingerprint import Bits, fingerprint
 from medssl.data.manifest import ManifestRow, row_warnings
 from medssl.data.masks import class_values
 from medssl.data.preprocess import Preprocess
+from medssl.data.seals import read_sealed, seal
 from medssl.errors import ScanError
+from medssl.files import write_whole
 from medssl.io.dicom_case import read_case
 from medssl.io.discover import read_volume
 from medssl.io.options import AS_STORED, ReadOptions

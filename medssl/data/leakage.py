@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.fingerprint import THRESHOLD, Bits, alike
 from medssl.data.manifest import ManifestRow, patient_key
+from medssl.data.seals import read_sealed, seal
 from medssl.errors import ManifestError, MedSSLError, UsageError
+from medssl.files import write_whole
 
 EQUAL = "equal"
 _NAMED = 5  # pairs in a message

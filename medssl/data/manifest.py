@@ -5,7 +5,6 @@ ignored; a comma, a semicolon or a tab separates them.
 """
 
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -13,14 +12,14 @@ import logging
 import os
 import posixpath
 import re
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Self
 
-from medssl.errors import ManifestError, NoSpaceError
+from medssl.errors import ManifestError
+from medssl.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +143,7 @@ class Manifest:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([_cell(value) for value in asdict(row).values()] for row in self.rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(path, text.getvalue())
+        write_text(path, text.getvalue())
 
     def split(self, name: str) -> tuple[ManifestRow, ...]:
         """The rows of one split; `all` gives every row."""
@@ -359,20 +357,3 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 def _cell(value: object) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
-
-
-def _replace_file(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
-            raise NoSpaceError(f"the disk is full; {path.name} was left as it was") from error
-        raise

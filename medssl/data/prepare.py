@@ -13,7 +13,6 @@ import numpy as np
 from rich.progress import track
 
 from medssl.data.entry import remove_entry
-from medssl.data.files import remove_leftovers, write_whole
 from medssl.data.fingerprint import Bits
 from medssl.data.intake import Intake, Reading, Storing, keep, read_row, take_in
 from medssl.data.layouts import find_layout, split_volumes
@@ -24,6 +23,7 @@ from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
 from medssl.data.store import Index, write_store
 from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.files import remove_leftovers, write_whole
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.workers import Crash, Pool
 

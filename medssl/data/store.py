@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.data.entry import FORMAT, Array, Bits, Entry, Stored, decode, encode
-from medssl.data.files import read_sealed, seal, write_new, write_whole
 from medssl.data.fingerprint import Bits as Signs
 from medssl.data.intake import Storing, keep
 from medssl.data.leakage import Leakage
 from medssl.data.manifest import Manifest, ManifestRow
 from medssl.data.preprocess import Preprocess
+from medssl.data.seals import read_sealed, seal
 from medssl.errors import ConflictError, MedSSLError, ScanError, UsageError
+from medssl.files import write_new, write_whole
 
 __all__ = ["Index", "Store", "decode", "encode", "write_store"]
 

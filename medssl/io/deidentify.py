@@ -20,6 +20,8 @@ from pydicom.uid import UID
 from rich.progress import track
 
 from medssl.errors import ConflictError, ScanError, UsageError
+from medssl.files import write_text
+from medssl.io.additions import add_file, merge_table
 from medssl.io.deidentify_dataset import (
     INSTANCE_NUMBER,
     INSTANCE_UID,
@@ -39,7 +41,6 @@ from medssl.io.dicom_header import BadFile, DicomFile
 from medssl.io.files import read_file
 from medssl.io.pseudonyms import Pseudonym, Pseudonyms, load_key
 from medssl.io.sources import Entry, Walk, walk
-from medssl.io.whole_files import add_file, merge_table, write_file
 
 RECORD, FILES_TABLE, TAGS_TABLE = "deidentified.json", "deidentified.csv", "deidentified_tags.csv"
 _MAX_FILE_BYTES = 2 << 30
@@ -155,7 +156,7 @@ def _claim(out: Path, pseudonyms: Pseudonyms) -> None:
     if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
         raise ConflictError("the out folder holds other files; give an empty one")
     facts = {"profile": "DICOM PS3.15 2026c, codes 113100 and 113107", "key_fingerprint": pseudonyms.fingerprint}
-    write_file(record, json.dumps(facts, indent=1).encode())
+    write_text(record, json.dumps(facts, indent=1))
 
 
 def _row(job: _Job, entry: Entry) -> Row:

@@ -1,14 +1,12 @@
 """Writing a report: figures first, then the document, then the numbers; every file whole or not at all."""
 
-import errno
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from medssl.errors import NoSpaceError
+from medssl.files import write_text, write_whole
 from medssl.report.cases import read_results
 from medssl.report.comparison import draw_comparison, read_others
 from medssl.report.decision import draw_decision
@@ -58,13 +56,13 @@ def write_report(
     page = render(metrics, pictures=pictures, examples=examples)
     write_figures(out / "figures", [*pictures, *examples])
     (out / "report.pdf").unlink(missing_ok=True)  # one of an earlier report must not stay beside these numbers
-    write_file(out / "report.html", page.encode())
-    write_file(out / "metrics.csv", metrics_csv(metrics).encode())
-    write_file(out / "scans.csv", scans_csv(evidence).encode())
-    write_file(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False).encode())
+    write_text(out / "report.html", page)
+    write_text(out / "metrics.csv", metrics_csv(metrics))
+    write_text(out / "scans.csv", scans_csv(evidence))
+    write_text(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     printed = print_pdf(out / "report.html") if pdf else None
     if printed is not None:
-        write_file(out / "report.pdf", printed)
+        write_whole(out / "report.pdf", [printed])
     logger.info("report of %d scans written", len(evidence.scans))
     return metrics
 
@@ -72,30 +70,8 @@ def write_report(
 def write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
     """Write the pictures and remove those of an earlier report."""
     for picture in pictures:
-        write_file(folder / f"{picture.name}.png", picture.png)
+        write_whole(folder / f"{picture.name}.png", [picture.png])
     written = {f"{picture.name}.png" for picture in pictures}
     for path in folder.glob("*.png"):
         if path.name not in written and _OURS.fullmatch(path.name):
             path.unlink()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to disk, move it into place.
-
-    Raises:
-        NoSpaceError: The disk is full.
-    """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise NoSpaceError(f"no space left to write {path.name}; free some and run medssl report again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

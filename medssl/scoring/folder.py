@@ -21,11 +21,12 @@ from medssl.data.manifest import ManifestRow
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.files import write_text
 from medssl.io.discover import Source, find_sources, read_source
 from medssl.scoring.finding import Finding
 from medssl.scoring.looks import Look, log_look
 from medssl.scoring.predictor import Predictor, Result
-from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
+from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table
 from medssl.volume import Volume
 
 _NOT_COMPARED = (

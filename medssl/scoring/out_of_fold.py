@@ -14,10 +14,11 @@ from medssl.data.held_out import FOLDER, read_output
 from medssl.data.manifest import ManifestRow
 from medssl.data.seen import Overlap, overlap
 from medssl.data.store import Store, decode
+from medssl.files import write_text
 from medssl.models.bundle import Bundle
 from medssl.scoring.folder import add_with_truth, reference_row, run_facts
 from medssl.scoring.predictor import Predictor
-from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table, write_text
+from medssl.scoring.results import REFERENCE_COLUMNS, ResultsFolder, table
 from medssl.volume import Volume
 
 RESULTS = "out_of_fold"

@@ -5,13 +5,12 @@ Every file is written whole or not at all, so that a scoring that was stopped go
 
 import csv
 import datetime
-import errno
+import gzip
 import io
 import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.cells import safe
-from medssl.errors import ConflictError, ManifestError, NoSpaceError
+from medssl.errors import ConflictError, ManifestError
+from medssl.files import write_text, write_whole
 from medssl.scoring.finding import Finding
 from medssl.scoring.predictor import Result
 
@@ -28,32 +28,6 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
 REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class", "age", "sex", "vendor", "field", "slice_mm")
-
-
-def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, and move it into place.
-
-    Raises:
-        NoSpaceError: The disk is full; what was at `path` before is intact.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text whole or not at all."""
-    atomic_write(path, lambda temporary: temporary.write_bytes(text.encode()))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -146,8 +120,7 @@ class ResultsFolder:
     def _map(self, scan_id: str, kind: str, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
         image = nib.Nifti1Image(array, affine)
         image.header.set_xyzt_units("mm")
-        compressed = image.to_bytes()
-        atomic_write(self.folder / "maps" / f"{scan_id}_{kind}.nii.gz", lambda path: _write_gzip(path, compressed))
+        write_whole(self.folder / "maps" / f"{scan_id}_{kind}.nii.gz", [gzip.compress(image.to_bytes(), 1, mtime=0)])
 
 
 def table(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
@@ -157,12 +130,6 @@ def table(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
     writer.writeheader()
     writer.writerows({name: safe(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
-
-
-def _write_gzip(path: Path, content: bytes) -> None:
-    import gzip
-
-    path.write_bytes(gzip.compress(content, 1, mtime=0))
 
 
 def _compact(array: NDArray[np.generic]) -> NDArray[np.generic]:

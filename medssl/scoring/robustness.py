@@ -21,14 +21,15 @@ from rich.progress import track
 
 from medssl.data.classes import scan_label
 from medssl.data.dataset import Case, load_cases
-from medssl.data.files import read_sealed, seal, write_whole
 from medssl.data.intake import read_row
 from medssl.data.manifest import ManifestRow
 from medssl.data.preprocess import Preprocess
+from medssl.data.seals import read_sealed, seal
 from medssl.data.store import Store, decode
 from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.evaluation.robustness import Outcome
 from medssl.evaluation.segmentation import dice
+from medssl.files import write_whole
 from medssl.io.voxels import exact_sha256
 from medssl.scoring.predictor import Predictor, Result
 from medssl.views.corruptions import CORRUPTIONS, SEVERITIES

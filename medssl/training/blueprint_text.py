@@ -6,7 +6,7 @@ from typing import Literal
 
 from medssl.data.store import Store
 from medssl.errors import ConflictError
-from medssl.io.whole_files import write_file
+from medssl.files import write_text
 from medssl.training.blueprint import Blueprint, Traits, encoder_arguments, propose
 
 _CLASSES = {"segmentation": "medssl.models.unet.PyramidUNet", "classification": "medssl.models.heads.Classifier"}
@@ -21,7 +21,7 @@ def write_plan(store: Path, out: Path, *, memory_gb: float, dims: Literal[2, 3] 
     if out.exists():
         raise ConflictError(f"{out.name} is there already; give another --out, or delete it")
     found = propose(Traits.of(Store(store)), memory_gb=memory_gb, dims=dims)
-    write_file(out, as_yaml(found, name=out.name).encode())
+    write_text(out, as_yaml(found, name=out.name))
     return found
 
 

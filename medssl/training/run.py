@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medssl.errors import ConfigError, ConflictError, NoSpaceError, UsageError
+from medssl.files import write_text
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.training.callbacks import Divergence, ProgressLine
@@ -76,10 +77,7 @@ class Run:
                 raise ConflictError(f"{self.folder.name} was started with another configuration; give another out, or the same config")
         elif self.resume:
             raise UsageError(f"nothing to resume in {self.folder.name}; run it without --resume first")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = record.with_suffix(".part")
-        part.write_text(self.config, encoding="utf-8")
-        part.replace(record)
+        write_text(record, self.config)
 
     @property
     def config_hash(self) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from medssl.cli import main
-from medssl.data.files import seal, unseal
 from medssl.data.leakage import Guard, Leakage, check, duplicates
 from medssl.data.manifest import ManifestRow
 from medssl.data.prepare import prepare
+from medssl.data.seals import seal, unseal
 from medssl.data.store import Store
 from medssl.errors import ManifestError, UsageError
 from tests.data.conftest import picture, save

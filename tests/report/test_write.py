@@ -1,14 +1,11 @@
-import errno
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medssl.errors import NoSpaceError
-from medssl.report.write import write_file, write_report
+from medssl.report.write import write_report
 
 
 def test_a_report_is_numbers_a_document_and_figures(cohort, tmp_path):
@@ -83,19 +80,6 @@ def test_a_printed_report_is_written_whole(builder, tmp_path, monkeypatch):
     monkeypatch.setattr("medssl.report.write.print_pdf", lambda page: b"%PDF of " + page.name.encode())
     write_report(builder.finish(), tmp_path, pdf=True)
     assert (tmp_path / "report.pdf").read_bytes() == b"%PDF of report.html"
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    path.write_bytes(b"old")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(NoSpaceError, match=r"metrics\.json"):
-        write_file(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_report_starts_without_torch():

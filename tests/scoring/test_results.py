@@ -1,5 +1,4 @@
 import csv
-import errno
 import io
 import json
 from pathlib import Path
@@ -9,10 +8,10 @@ import numpy as np
 import pytest
 
 from medssl.cells import plain
-from medssl.errors import ConflictError, ManifestError, NoSpaceError
+from medssl.errors import ConflictError, ManifestError
 from medssl.scoring.finding import Finding, LesionFinding
 from medssl.scoring.predictor import Result
-from medssl.scoring.results import ResultsFolder, atomic_write, table
+from medssl.scoring.results import ResultsFolder, table
 from medssl.volume import Volume
 
 LESION = LesionFinding((1.0, 2.0, 3.0), (1.0, 2.0, 1.0), 0.5, 4, 0.9)
@@ -74,17 +73,3 @@ def test_no_cell_of_a_table_is_a_formula_and_each_is_read_as_it_was() -> None:
     (cells,) = csv.DictReader(io.StringIO(table(row, [row]), newline=""))
     assert not [cell for cell in cells.values() if cell.startswith(("=", "@"))]
     assert {name: plain(cell) for name, cell in cells.items()} == {name: str(value) for name, value in row.items()}
-
-
-def test_a_full_disk_keeps_the_old_file_and_leaves_no_rest(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("old")
-
-    def full(path: Path) -> None:
-        path.write_text("half")
-        raise OSError(errno.ENOSPC, "no space")
-
-    with pytest.raises(NoSpaceError) as caught:
-        atomic_write(tmp_path / "a", full)
-    assert caught.value.exit_code == 5
-    assert (tmp_path / "a").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]

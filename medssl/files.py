@@ -1,24 +1,22 @@
-"""Files that are written whole or not at all, and records that notice when they were changed."""
+"""Files that are written whole or not at all, on a disk that may fill up."""
 
 import errno
 import functools
 import hashlib
-import json
 import os
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from medssl.errors import NoSpaceError, UsageError
 
 Bytes = bytes | memoryview
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -38,6 +36,11 @@ def write_whole(path: Path, parts: Iterable[Bytes]) -> None:
     with _temporary(path, parts) as temporary:
         temporary.replace(path)
     _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as `write_whole` writes bytes."""
+    write_whole(path, [text.encode()])
 
 
 def write_new(path: Path, parts: Iterable[Bytes]) -> bool:
@@ -80,35 +83,6 @@ def remove_leftovers(folder: Path) -> None:
         found = _TEMPORARY.fullmatch(path.name)
         if found and found["host"] == _host() and not _is_running(int(found["pid"])):
             path.unlink(missing_ok=True)
-
-
-def seal(record: Mapping[str, Any]) -> bytes:
-    """A record as JSON that carries the SHA-256 of its own content."""
-    return json.dumps({**record, "sha256": _digest(record)}, indent=1).encode()
-
-
-def unseal(data: bytes) -> dict[str, Any] | None:
-    """The record that `seal` wrote; None when a byte of it was changed."""
-    try:
-        record = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        return None
-    if not isinstance(record, dict):
-        return None
-    stated = record.pop("sha256", None)
-    return record if stated == _digest(record) else None
-
-
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """The record of a file that `seal` filled; None when it is absent or was changed."""
-    try:
-        return unseal(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and records that notice a change."""
+"""Files that are whole or not there."""
 
 import errno
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from medssl.data import files
-from medssl.data.files import read_sealed, remove_leftovers, seal, unseal, write_new, write_whole
+from medssl import files
 from medssl.errors import NoSpaceError, UsageError
+from medssl.files import remove_leftovers, write_new, write_text, write_whole
 
 
 def test_a_writer_that_is_stopped_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -64,17 +64,6 @@ def test_the_rest_of_a_killed_writer_is_removed_and_that_of_a_living_one_is_not(
     assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere])
 
 
-def test_a_sealed_record_comes_back() -> None:
-    assert unseal(seal({"a": [1, 2.5], "b": None})) == {"a": [1, 2.5], "b": None}
-
-
-@pytest.mark.parametrize("place", range(0, 60, 7))
-def test_a_changed_byte_breaks_the_seal(place: int) -> None:
-    data = bytearray(seal({"number": 12, "name": "abc"}))
-    data[place] ^= 1
-    assert unseal(bytes(data)) != {"number": 12, "name": "abc"}
-    assert unseal(bytes(data)) is None or unseal(bytes(data)) == {"number": 12, "name": "abc"}
-
-
-def test_no_file_is_no_record(tmp_path: Path) -> None:
-    assert read_sealed(tmp_path / "absent.json") is None
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "a.csv", "ä,1\n")
+    assert (tmp_path / "new" / "a.csv").read_bytes() == "ä,1\n".encode()
