@@ -33,9 +33,10 @@ def write_whole(path: Path, parts: Iterable[Bytes]) -> None:
         NoSpaceError: The disk is full; what was there before is intact.
         UsageError: The folder may not be written to.
     """
-    with _temporary(path, parts) as temporary:
-        temporary.replace(path)
-    _sync(path.parent)
+    with _refusals(path):
+        with _temporary(path, parts) as temporary:
+            temporary.replace(path)
+        _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,13 +46,27 @@ def write_text(path: Path, text: str) -> None:
 
 def write_new(path: Path, parts: Iterable[Bytes]) -> bool:
     """Write a file as `write_whole` does unless it is there already; of several processes one does. Returns whether it was written."""
-    with _temporary(path, parts) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-    _sync(path.parent)
+    with _refusals(path):
+        with _temporary(path, parts) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        _sync(path.parent)
     return True
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What the disk refuses, as errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
+        if error.errno in _FORBIDDEN:
+            raise UsageError(f"cannot write {path.name} into {path.parent.name}: {error.strerror}; give another out folder") from error
+        raise
 
 
 @contextmanager
@@ -66,12 +81,6 @@ def _temporary(path: Path, parts: Iterable[Bytes]) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    except OSError as error:
-        if error.errno in _FULL:
-            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
-        if error.errno in _FORBIDDEN:
-            raise UsageError(f"cannot write {path.name} into {path.parent.name}: {error.strerror}; give another out folder") from error
-        raise
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
