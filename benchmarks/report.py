@@ -82,7 +82,13 @@ def write_results(folder: Path, scans: int) -> None:
         writer.writeheader()
         writer.writerows(rows)
     point = {"threshold": THRESHOLD, "rule": "youden", "chosen_on": "validation", "locked_at": "2026-01-01T00:00:00+00:00"}
-    run = {"model_id": "benchmark", "started": "2026-01-02T00:00:00+00:00", "task": "segmentation", "split": "test"}
+    run = {
+        "model_id": "benchmark",
+        "started": "2026-01-02T00:00:00+00:00",
+        "finished": "2026-01-02T01:00:00+00:00",
+        "task": "segmentation",
+        "split": "test",
+    }
     points = {unit: {"unit": unit, **point} for unit in ("scan", "slice", "voxel")}
     (folder / "run.json").write_text(json.dumps({**run, "operating_points": points}))
 

@@ -111,12 +111,15 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
     """Read a results folder; the truth comes from `reference`, else from its own `reference.csv` where there is one.
 
     Raises:
-        UsageError: It holds no finding, or the reference is not there.
+        UsageError: It holds no finding, its scoring is not finished, or the reference is not there.
         ManifestError: The reference table or `study.json` cannot be used, or a finding is damaged.
     """
     findings = [Finding.read(path) for path in sorted((folder / "scans").glob("*.json"))]
     if not findings:
         raise UsageError(f"{folder.name} holds no results; give a folder that medssl score or medssl evaluate wrote")
+    run = _read_run(folder / "run.json")
+    if run.get("started") and not run.get("finished"):
+        raise UsageError(f"the scoring of {folder.name} was stopped or is still running; run its command again, which goes on, then report")
     if reference is not None and not reference.is_file():
         raise UsageError(f"the reference {reference.name} is not a file; give a CSV table with columns scan_id and label")
     table = reference or folder / "reference.csv"
@@ -125,7 +128,7 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
     found = {finding.scan_id for finding in findings}
     missing = tuple(truth for scan_id, truth in truths.items() if scan_id not in found)
     study = read_study(table.parent / "study.json") or read_study(folder / "study.json")
-    return Results(folder, _read_run(folder / "run.json"), cases, table.is_file(), len(missing), study, missing)
+    return Results(folder, run, cases, table.is_file(), len(missing), study, missing)
 
 
 def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:

@@ -85,7 +85,8 @@ class ResultsBuilder:
     def finish(self, *, reference=True, **run):
         scan = {"unit": "scan", "threshold": 0.5, "rule": "youden", "chosen_on": "validation", "locked_at": "2026-01-01T00:00:00+00:00"}
         points = {"scan": scan | {"n": 40, "n_positive": 18}, "slice": scan | {"unit": "slice"}, "voxel": scan | {"unit": "voxel"}}
-        facts = {"model_id": "model0123456789", "started": "2026-01-02T00:00:00+00:00", "operating_points": points, "nominal": self.nominal}
+        times = {"started": "2026-01-02T00:00:00+00:00", "finished": "2026-01-02T01:00:00+00:00"}
+        facts = {"model_id": "model0123456789", **times, "operating_points": points, "nominal": self.nominal}
         (self.folder / "run.json").write_text(json.dumps(facts | {"versions": {"medssl": "0.1", "torch": "2.13"}, "split": "test"} | run))
         if reference:
             self.write_reference(self.folder / "reference.csv")

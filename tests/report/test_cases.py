@@ -23,6 +23,11 @@ def test_a_folder_without_findings_is_refused_and_says_what_to_give(tmp_path):
         read_results(tmp_path)
 
 
+def test_results_that_are_not_finished_are_refused(cohort):
+    with pytest.raises(UsageError, match="the scoring of .* was stopped or is still running"):
+        read_results(cohort.finish(finished=""))
+
+
 def test_a_reference_that_is_not_there_is_refused(cohort):
     with pytest.raises(UsageError, match="nowhere.csv"):
         read_results(cohort.finish(), reference=cohort.folder / "nowhere.csv")
