@@ -19,6 +19,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from medssl.training.launch import launch_finetune, launch_pretrain
 ARMS: Mapping[str, str] = {"scratch": "", "masked": "mae_2d", "contrastive": "simclr_2d", "hybrid": "hybrid_2d"}
 PEER, OURS = "MONAI DenseNet121 from scratch", "hybrid"
 SIDE, RULE, POSITIVE = 160, "youden midway", "malignant"
+_TOO_NARROW = "too few groups of images to draw them: this interval takes images as independent, and is too narrow"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "lung_ct"
 
 Scores = Mapping[str, float]
@@ -119,7 +121,10 @@ def peer_scores(store: Store, seconds: float) -> tuple[Scores, Scores]:
 
 
 def judged(val: Scores, test: Scores, store: Store) -> Mapping[str, Metric]:
-    """The numbers of the test images at a threshold from the validation images; intervals draw groups of images."""
+    """The numbers of the test images at a threshold from the validation images.
+
+    Intervals draw groups of images; where there are too few groups for that, they take images as independent, and the note says so.
+    """
     cases = {case.row.scan_id: case for split in ("val", "test") for case in load_cases(store, store.manifest.split(split))}
     labels = {name: int(case.row.label == POSITIVE) for name, case in cases.items()}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -130,7 +135,8 @@ def judged(val: Scores, test: Scores, store: Store) -> Mapping[str, Metric]:
         scores=list(test.values()),
         patients=[cases[name].row.patient for name in test],
     )
-    return assess(units, threshold=point.threshold, clustered=True)
+    grouped, alone = (assess(units, threshold=point.threshold, clustered=clustered) for clustered in (True, False))
+    return {name: metric if metric.ci95 else replace(alone[name], note=_TOO_NARROW) for name, metric in grouped.items()}
 
 
 def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]) -> list[str]:
@@ -144,8 +150,9 @@ def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]
 
 
 def cell(metric: Metric) -> str:
-    """A number and its interval."""
-    interval = "" if metric.ci95 is None else f" ({metric.ci95[0]:.3f} to {metric.ci95[1]:.3f})"
+    """A number and its interval, with a star where that takes images as independent."""
+    star = "*" if metric.note == _TOO_NARROW else ""
+    interval = "" if metric.ci95 is None else f" ({metric.ci95[0]:.3f} to {metric.ci95[1]:.3f}){star}"
     return "-" if metric.value is None else f"{metric.value:.3f}{interval}"
 
 
@@ -183,6 +190,8 @@ def compare(store: Store, work: Path, steps: int) -> None:
     seconds[PEER] = max(seconds.values())
     found[PEER] = judged(*peer_scores(store, seconds[PEER]), store)
     print("\n".join(rows(found, seconds)))
+    if any(metric.note == _TOO_NARROW for metrics in found.values() for metric in metrics.values()):
+        print(f"* {_TOO_NARROW}")
     areas = {arm: float(metrics["auroc"].value or 0) for arm, metrics in found.items()}
     record = {"benchmark": "lung_ct", "medssl": areas[OURS], "peer": areas[PEER], "peer_name": PEER, "ratio": areas[OURS] / areas[PEER]}
     print(json.dumps(record | {"unit": "AUROC", "higher_is_better": True, "arms": areas}))
