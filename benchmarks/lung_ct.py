@@ -136,7 +136,9 @@ def judged(val: Scores, test: Scores, store: Store) -> Mapping[str, Metric]:
         patients=[cases[name].row.patient for name in test],
     )
     grouped, alone = (assess(units, threshold=point.threshold, clustered=clustered) for clustered in (True, False))
-    return {name: metric if metric.ci95 else replace(alone[name], note=_TOO_NARROW) for name, metric in grouped.items()}
+    return {
+        name: metric if metric.ci95 or not alone[name].ci95 else replace(alone[name], note=_TOO_NARROW) for name, metric in grouped.items()
+    }
 
 
 def rows(found: Mapping[str, Mapping[str, Metric]], seconds: Mapping[str, float]) -> list[str]:

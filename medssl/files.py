@@ -16,7 +16,7 @@ from medssl.errors import NoSpaceError, UsageError
 Bytes = bytes | memoryview
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
-_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
 
 
@@ -63,9 +63,9 @@ def _refusals(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again, it goes on") from error
+            raise NoSpaceError(f"no space left to write {path.name}; free some and run the same command again") from error
         if error.errno in _FORBIDDEN:
-            raise UsageError(f"cannot write {path.name} into {path.parent.name}: {error.strerror}; give another out folder") from error
+            raise UsageError(f"cannot write {path.name} into {path.parent.resolve().name}: {error.strerror}; give another place") from error
         raise
 
 
@@ -87,8 +87,8 @@ def _temporary(path: Path, parts: Iterable[Bytes]) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers of this machine left that were killed before they were done."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what writers of this machine left, here or below, that were killed before they were done."""
+    for path in folder.rglob(".*.tmp"):
         found = _TEMPORARY.fullmatch(path.name)
         if found and found["host"] == _host() and not _is_running(int(found["pid"])):
             path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path, monkeypatch:
 
 def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot write a into file: .*; give another out folder"):
+    with pytest.raises(UsageError, match="cannot write a into file: .*; give another place"):
         write_whole(tmp_path / "file" / "a", [b"x"])
 
 

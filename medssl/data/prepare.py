@@ -109,8 +109,7 @@ def _read(readings: Sequence[Reading], pool: Pool) -> list[Intake]:
 def _opened(out: Path) -> Index | None:
     """What the store held before, without the leavings of a run that was killed."""
     old = Index.read(out)
-    for part in (out, out / "arrays", out / "readings"):
-        remove_leftovers(part)
+    remove_leftovers(out)
     return old
 
 

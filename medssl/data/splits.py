@@ -67,9 +67,9 @@ def assign(
 def _draw(
     groups: Sequence[_Group], fractions: Mapping[str, float], owed: Mapping[str, float], generator: np.random.Generator
 ) -> list[tuple[_Group, str]]:
-    """A split for each group of one class: the quota of patients is exact, the sites follow as well as they can.
+    """A split for each group of one class: groups of several patients first, then single ones, whose quota is exact.
 
-    Groups of several patients go first, the largest before the others, each to the split that lacks most; single patients fill up.
+    The largest groups go first, each to the split that lacks most; the last of them go to splits that would be empty.
     """
     drawn = [(group, group.split) for group in groups if group.split]
     open_groups = [group for group in groups if not group.split]
@@ -78,8 +78,12 @@ def _draw(
     for group, split in drawn:
         given[split] += group.patients
     count = sum(group.patients for group in groups)
-    for group in sorted((group for group in shuffled if group.patients > 1), key=lambda group: -group.patients):
-        split = max(fractions, key=lambda name: round(fractions[name] * count - given[name], 9))
+    for index, group in enumerate(sorted((group for group in shuffled if group.patients > 1), key=lambda group: -group.patients)):
+        empty = [name for name, share in fractions.items() if share > 0 and not given[name]]
+        names = empty if 0 < len(open_groups) - index <= len(empty) else list(fractions)
+        most = group.patients  # a debt of other classes counts up to one group, so that a class fixed by a table does not steer the next
+        lacks = {name: fractions[name] * count - given[name] + min(max(owed[name], -most), most) for name in names}
+        split = max(names, key=lambda name: round(lacks[name], 9))
         given[split] += group.patients
         drawn.append((group, split))
     return [*drawn, *_draw_singles([group for group in shuffled if group.patients == 1], drawn, given, fractions, owed)]
@@ -138,7 +142,7 @@ def _group(rows: Sequence[ManifestRow], members: tuple[int, ...]) -> _Group:
     kinds = sorted({rows[member].label or rows[member].has_lesion for member in members} - {""})
     sites = sorted({rows[member].site for member in members} - {""})
     splits = [rows[member].split for member in members if rows[member].split]
-    patients = {rows[member].patient or rows[member].scan_id for member in members}
+    patients = {patient_key(rows[member].patient or rows[member].scan_id) for member in members}
     return _Group(members, "+".join(kinds), "+".join(sites), splits[0] if splits else "", len(patients))
 
 

@@ -20,7 +20,7 @@ from pydicom.uid import UID
 from rich.progress import track
 
 from medssl.errors import ConflictError, ScanError, UsageError
-from medssl.files import write_text
+from medssl.files import remove_leftovers, write_text
 from medssl.io.additions import add_file, merge_table
 from medssl.io.deidentify_dataset import (
     INSTANCE_NUMBER,
@@ -149,11 +149,12 @@ def _walk(folder: Path) -> Walk:
 def _claim(out: Path, pseudonyms: Pseudonyms) -> None:
     """Take an empty folder, or one with copies made with the same key."""
     record = out / RECORD
+    remove_leftovers(out)
     if record.is_file():
         if f'"{pseudonyms.fingerprint}"' not in record.read_text(encoding="utf-8", errors="replace"):
             raise ConflictError("the out folder holds copies made with another key; give that key, or another out folder")
         return
-    if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConflictError("the out folder holds other files; give an empty one")
     facts = {"profile": "DICOM PS3.15 2026c, codes 113100 and 113107", "key_fingerprint": pseudonyms.fingerprint}
     write_text(record, json.dumps(facts, indent=1))

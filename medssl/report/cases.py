@@ -114,10 +114,10 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
         UsageError: It holds no finding, its scoring is not finished, or the reference is not there.
         ManifestError: The reference table or `study.json` cannot be used, or a finding is damaged.
     """
+    run = _read_run(folder / "run.json")
     findings = [Finding.read(path) for path in sorted((folder / "scans").glob("*.json"))]
     if not findings:
         raise UsageError(f"{folder.name} holds no results; give a folder that medssl score or medssl evaluate wrote")
-    run = _read_run(folder / "run.json")
     if run.get("started") and not run.get("finished"):
         raise UsageError(f"the scoring of {folder.name} was stopped or is still running; run its command again, which goes on, then report")
     if reference is not None and not reference.is_file():

@@ -92,7 +92,9 @@ class Finding:
                 raise ValueError("a finding is not named after its scan")
             return cls._of(fields)
         except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError("bad_header", f"scans/{path.name} is damaged; delete it and run medssl score again") from error
+            raise ManifestError(
+                "bad_header", f"scans/{path.name} is damaged; run the command that wrote it again, which goes on"
+            ) from error
 
     @classmethod
     def _of(cls, fields: dict[str, Any]) -> "Finding":

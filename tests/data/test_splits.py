@@ -96,3 +96,17 @@ def test_a_block_of_many_patients_counts_as_so_many() -> None:
     chain = [(one.scan_id, other.scan_id) for part in (sick[:8], sick[8:12]) for one, other in pairwise(part)]
     found = Counter(row.split for row in assign(rows, together=chain) if row.label == "lesion")
     assert found == {"train": 12, "val": 4, "test": 4}
+
+
+@pytest.mark.parametrize(("classes", "count", "size"), [(1, 3, 10), (2, 3, 2), (10, 1, 2)])
+def test_no_split_is_empty_where_all_patients_are_in_blocks(classes: int, count: int, size: int) -> None:
+    names = [[[f"{c}-{b}-{p}" for p in range(size)] for b in range(count)] for c in range(classes)]
+    rows = [ManifestRow(name, name, f"{name}.nii", label=f"c{c}") for c, blocks in enumerate(names) for block in blocks for name in block]
+    chain = [pair for blocks in names for block in blocks for pair in pairwise(block)]
+    assert {row.split for row in assign(rows, together=chain)} == {"train", "val", "test"}
+
+
+def test_a_patient_spelled_in_two_ways_counts_once() -> None:
+    rows = cohort(40, 2)
+    spelled = [replace(row, patient=f" {row.patient.lower()}") if row.scan_id.endswith("1") else row for row in rows]
+    assert splits_of(assign(spelled, seed=2)) == splits_of(assign(rows, seed=2))

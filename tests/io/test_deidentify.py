@@ -25,6 +25,7 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
+from medssl import files
 from medssl.cli import main
 from medssl.errors import ConflictError, NoSpaceError, UsageError
 from medssl.io.deidentify import deidentify_folder
@@ -522,6 +523,16 @@ def test_without_a_key_one_is_made_beside_the_copies(write_series, tmp_path):
     assert (tmp_path / "out.key").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_killed_run_left_is_removed_and_does_not_stop_the_next(write_series, key, tmp_path):
+    folder, left = write_series(), f".a.{files._host()}-99999999-01234567.tmp"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / left).touch()
+    deidentify_folder(folder, tmp_path / "out", key)
+    (copies(tmp_path / "out")[0].parent / left).touch()
+    deidentify_folder(folder, tmp_path / "out", key)
+    assert not list((tmp_path / "out").rglob(left))
+
+
 def test_a_full_disk_leaves_nothing_half_written(write_series, key, tmp_path, monkeypatch):
     folder, done = write_series(), 0
     sync = os.fsync
@@ -538,7 +549,7 @@ def test_a_full_disk_leaves_nothing_half_written(write_series, key, tmp_path, mo
         deidentify_folder(folder, tmp_path / "out", key)
     monkeypatch.undo()
     assert len(copies(tmp_path / "out")) < 4
-    assert not list((tmp_path / "out").rglob("*.part"))
+    assert not list((tmp_path / "out").rglob(".*"))
     assert all(dcmread(path).PixelData for path in copies(tmp_path / "out"))
     deidentify_folder(folder, tmp_path / "out", key)
     assert len(copies(tmp_path / "out")) == 4
