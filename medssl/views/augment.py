@@ -5,6 +5,7 @@ intensity are off: bias, coarse, blur, gamma, histogram, gain, offset, noise, cu
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -95,8 +96,9 @@ def augment(images: Tensor, settings: Augment, *, streams: Streams, masks: Tenso
         streams: Randomness of each sample.
         masks: (B, M, *S) of 0 and 1, or bool, that move with the images, or None.
     """
-    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would put voxels half a voxel beside their place
-        return _augmented(images, settings, streams, masks)
+    kind = images.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        return _augmented(images, settings, streams, masks)  # bfloat16 would put voxels half a voxel beside their place
 
 
 def _augmented(images: Tensor, settings: Augment, streams: Streams, masks: Tensor | None) -> View:
