@@ -67,6 +67,17 @@ def components(mask: ArrayLike) -> tuple[NDArray[np.int32], int]:
     return np.asarray(numbered, dtype=np.int32), int(count)
 
 
+def counted(sizes: NDArray[np.integer], *, min_voxels: float, min_share: float) -> NDArray[np.bool_]:
+    """Which components of a predicted mask count.
+
+    Args:
+        sizes: (n,) voxels of each component of one scan.
+        min_voxels: Smaller ones do not count.
+        min_share: Nor do those below this share of the largest, 0 to 1.
+    """
+    return np.asarray(sizes >= max(min_voxels, min_share * sizes.max(initial=0)))
+
+
 def overlaps(marks: NDArray[np.int32], truth: NDArray[np.int32], *, n_marks: int, n_lesions: int) -> Floats:
     """(n_marks, n_lesions) IoU of every mark with every lesion."""
     both = np.bincount(marks.ravel().astype(np.int64) * (n_lesions + 1) + truth.ravel(), minlength=(n_marks + 1) * (n_lesions + 1))

@@ -72,12 +72,13 @@ class Evidence:
     @property
     def lesion_rule(self) -> str:
         """How lesions were matched: by the overlap of masks, or by the places that a detector gives, and the least size of either."""
-        least = points_of(self.results.run).get("voxel", {}).get("min_voxels", 1)
-        if self.results.run.get("task") == "detection" or not isinstance(least, int) or least <= 1:
-            size = "no least size of a mark or a lesion"
-        else:
-            size = f"marks of fewer than {least} voxels of the network's grid are left out, true lesions count at any size"
-        return f"{CENTRE_RULE if self.results.run.get('task') == 'detection' else RULE}; {size}"
+        detects = self.results.run.get("task") == "detection"
+        point = {} if detects else points_of(self.results.run).get("voxel", {})
+        least, share = (value if isinstance(value := point.get(name), int | float) else 0 for name in ("min_voxels", "min_share"))
+        sizes = [f"fewer than {least} voxels of the network's grid"] if least > 1 else []
+        sizes += [f"less than {share:.0%} of the scan's largest mark"] if share > 0 else []
+        left_out = f"marks of {' or '.join(sizes)} are left out, true lesions count at any size"
+        return f"{CENTRE_RULE if detects else RULE}; {left_out if sizes else 'no least size of a mark or a lesion'}"
 
     @property
     def masks_refused(self) -> str:

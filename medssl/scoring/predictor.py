@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import center_of_mass, find_objects, label
+from scipy.ndimage import center_of_mass, find_objects
 from torch import Tensor
 
 from medssl.data.classes import Classes
 from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import BundleError, ScanError
 from medssl.evaluation.calibration import tempered
+from medssl.evaluation.lesions import components, counted
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.detection import Box, detections, slice_heights
@@ -20,8 +21,6 @@ from medssl.models.inference import channel_probabilities, slice_scores
 from medssl.scoring.boxes import corners, lesion_of
 from medssl.scoring.finding import Finding, LesionFinding, Triple
 from medssl.volume import Volume
-
-_CONNECTED_26 = np.ones((3, 3, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +74,12 @@ class Predictor:
 
     def threshold(self, unit: str) -> float:
         """The locked threshold of a unit, 0.5 where validation could not give one."""
-        point = self.bundle.operating_points.get(unit, {})
-        value = point.get("threshold", 0.5)
-        return float(value) if isinstance(value, (int, float)) else 0.5
+        return self._number(unit, "threshold", 0.5)
+
+    def _number(self, unit: str, name: str, default: float) -> float:
+        """A number of the operating point of a unit."""
+        value = self.bundle.operating_points.get(unit, {}).get(name, default)
+        return float(value) if isinstance(value, (int, float)) else default
 
     def score(self, scan: Volume, *, scan_id: str, source: str, warnings: tuple[str, ...] = ()) -> Result:
         """The result of a scan as it was read; maps are carried back to its own grid.
@@ -178,14 +180,16 @@ class Predictor:
     def _lesions(
         self, probability: NDArray[np.float32], scan: Volume, *, ratio: float, named: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.uint8], tuple[LesionFinding, ...]]:
-        """The predicted mask without specks, and its components; `ratio` turns voxels of the network's grid into the scan's."""
-        least = self.bundle.operating_points.get("voxel", {}).get("min_voxels", 1)
-        least_voxels = (least if isinstance(least, int) else 1) * ratio
-        components, count = label(probability >= self.threshold("voxel"), _CONNECTED_26)
-        sizes = np.bincount(components.ravel(), minlength=count + 1)
-        kept = [index for index in range(1, count + 1) if sizes[index] >= least_voxels]
-        lesions = [self._named(_lesion(components == index, probability, scan), components == index, named) for index in kept]
-        return np.isin(components, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
+        """The parts of the predicted mask that count, and each as a lesion.
+
+        `ratio` turns voxels of the network's grid into the scan's.
+        """
+        numbered, count = components(probability >= self.threshold("voxel"))
+        sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
+        least = counted(sizes, min_voxels=self._number("voxel", "min_voxels", 1) * ratio, min_share=self._number("voxel", "min_share", 0))
+        kept = (np.flatnonzero(least) + 1).tolist()
+        lesions = [self._named(_lesion(numbered == index, probability, scan), numbered == index, named) for index in kept]
+        return np.isin(numbered, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
 
     def _named(self, lesion: LesionFinding, component: NDArray[np.bool_], named: NDArray[np.uint8] | None) -> LesionFinding:
         """A lesion with the class that most of its voxels are of."""

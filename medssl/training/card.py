@@ -123,9 +123,22 @@ def _points(bundle: Bundle) -> Iterator[str]:
         on = f"{point['chosen_on']}, {point['n']} {counted}s"
         rates = (f"mean Dice {_number(point['dice'])}", "") if "dice" in point else _rates(point)
         yield f"| {unit} | {_number(point['threshold'])} | {point['rule']} | {on} | {rates[0]} | {rates[1]} |"
+    yield from _parts(bundle.operating_points.get("voxel", {}))
     yield (
         "\nBrackets hold Wilson's 95 % interval, which takes units as independent; slices of one patient are not. The thresholds were "
         "chosen on these units, so that rates there are a little too good."
+    )
+
+
+def _parts(point: Mapping[str, Any]) -> Iterator[str]:
+    """Which parts of a mask do not count, and what that costs in lesions."""
+    if point.get("min_voxels", 1) <= 1 and not point.get("min_share"):
+        return
+    touched, by_any = (point.get(name, "not known") for name in ("lesions_touched", "lesions_touched_by_any_part"))
+    yield (
+        f"\nParts of a mask below {point['min_voxels']} voxels of the network's grid, or below {point.get('min_share', 0):.0%} of the "
+        f"largest part of the scan, are left out. On the scans that this was chosen on, {touched} lesions are touched so, and {by_any} "
+        "with every part."
     )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from scipy.ndimage import label
 
 from medssl.data.dataset import Case
 from medssl.data.store import decode
@@ -21,13 +20,11 @@ from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
 from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import Window, channel_probabilities, slice_scores
+from medssl.training.voxel_point import voxel_point
 
 logger = logging.getLogger(__name__)
 
-_THRESHOLDS = np.round(np.arange(0.2, 0.85, 0.05), 2)
-_LEAST_VOXELS = (1, 5, 10, 20, 40, 80)
 _EDGE = 1e-6  # a probability of 0 has no logarithm
-_CONNECTED_26 = np.ones((3, 3, 3))
 _AS_THEY_ARE: Mapping[str, float] = MappingProxyType({})
 
 Truth = tuple[NDArray[np.intp], NDArray[np.floating]]
@@ -124,7 +121,7 @@ def operating_points(
     if _slices_serve(units):
         said = f"that of slices ({points['slice']['rule']}): no validation scan without lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
-    voxel = _voxel_point(scored, now, chosen_on)
+    voxel = voxel_point(_maps(scored), chosen_on=chosen_on)
     return points if voxel is None else {**points, "voxel": voxel}
 
 
@@ -216,42 +213,9 @@ def scan_answer(case: Case) -> int:
     return case.label if case.label >= 0 or not case.has_mask else int(len(case.lesion_slices) > 0)
 
 
-def _voxel_point(scored: Sequence[Scored], now: str, chosen_on: str) -> dict[str, object] | None:
-    """The probability threshold and least component that give the highest mean Dice over validation scans with lesion."""
-    pairs = list(_maps(scored))
-    if not pairs:
-        return None
-    means = np.mean([_dice_table(probability, lesion) for probability, lesion in pairs], axis=0)
-    threshold, least = np.unravel_index(means.argmax(), means.shape)
-    return {
-        "unit": "voxel",
-        "threshold": float(_THRESHOLDS[threshold]),
-        "min_voxels": _LEAST_VOXELS[least],
-        "rule": "highest mean Dice of scans with lesion",
-        "chosen_on": chosen_on,
-        "locked_at": now,
-        "n": len(pairs),
-        "dice": float(means.max()),
-    }
-
-
 def _maps(scored: Sequence[Scored]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Probabilities and lesions (I, J, K) of scans whose lesion is known voxel by voxel."""
     for one in scored:
         lesion = one.case.lesion
         if one.probability is not None and lesion is not None and lesion.any():
             yield one.probability, lesion[0] > 0
-
-
-def _dice_table(probability: NDArray[np.float32], lesion: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Dice at every threshold and least component size."""
-    table = np.zeros((len(_THRESHOLDS), len(_LEAST_VOXELS)))
-    for row, threshold in enumerate(_THRESHOLDS):
-        components, count = label(probability >= threshold, _CONNECTED_26)
-        sizes = np.bincount(components.ravel(), minlength=count + 1)
-        hits = np.bincount(components[lesion], minlength=count + 1)
-        sizes[0] = hits[0] = 0
-        for column, least in enumerate(_LEAST_VOXELS):
-            kept = sizes >= least
-            table[row, column] = 2 * hits[kept].sum() / (sizes[kept].sum() + lesion.sum())
-    return table

@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from medssl.evaluation.lesions import Marks, assess, components, false_positives_per_scan, froc, mark, mark_centres, match, overlaps
+from medssl.evaluation.lesions import (
+    Marks,
+    assess,
+    components,
+    counted,
+    false_positives_per_scan,
+    froc,
+    mark,
+    mark_centres,
+    match,
+    overlaps,
+)
 
 
 @pytest.fixture
@@ -31,6 +42,17 @@ def test_matching_agrees_with_its_reference(stats, masks, min_iou, rule):
     assert (len(found.hits), found.n_lesions - len(found.hits), len(found.alarms)) == (expected["tp"], expected["fn"], expected["fp"])
     metrics = assess([found])
     assert [metrics[name].value for name in ("sensitivity", "ppv", "f1")] == pytest.approx([expected[n] for n in ("sens", "ppv", "f1")])
+
+
+@pytest.mark.parametrize(
+    ("min_voxels", "min_share", "expected"), [(1, 0, [1, 1, 1]), (10, 0, [1, 0, 1]), (1, 0.5, [1, 0, 0]), (101, 0, [0, 0, 0])]
+)
+def test_components_count_from_a_size_and_a_share_of_the_largest(min_voxels, min_share, expected):
+    assert counted(np.array([100, 2, 49]), min_voxels=min_voxels, min_share=min_share).tolist() == [bool(one) for one in expected]
+
+
+def test_of_no_components_none_counts():
+    assert len(counted(np.zeros(0, int), min_voxels=1, min_share=0.5)) == 0
 
 
 def test_voxels_that_touch_at_a_corner_are_one_lesion():

@@ -253,6 +253,8 @@ def test_the_least_size_of_marks_and_the_end_of_the_froc_are_told(cohort):
         "marks of fewer than 80 voxels of the network's grid are left out, true lesions count at any size"
     )
     assert any(note.startswith("The FROC curve ends at 0.0625 false positives a scan: at 0.125, 0.25") for note in record["notes"])
+    shared = metrics(cohort, operating_points={"voxel": {**voxel, "min_voxels": 1, "min_share": 0.5}})
+    assert "; marks of less than 50% of the scan's largest mark are left out" in shared["froc"]["rule"]
     assert metrics(cohort)["lesion"]["rule"].endswith("no least size of a mark or a lesion")
 
 

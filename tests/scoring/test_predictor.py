@@ -115,6 +115,17 @@ def test_a_lesion_has_the_class_that_most_of_its_voxels_are_of(tmp_path: Path, m
     assert predictor.classes.positives == ("core", "cyst")
 
 
+def test_parts_that_are_small_beside_the_largest_are_left_out(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = bright()
+    scan.array[0, 6:, 0, 3] = 120  # two voxels, enough for min_voxels
+    assert sorted(lesion.voxels for lesion in predictor.score(scan, scan_id="a", source="a").finding.lesions) == [2, 9]
+    points = {**POINTS, "voxel": {**POINTS["voxel"], "min_share": 0.5}}
+    monkeypatch.setattr(predictor, "bundle", replace(predictor.bundle, operating_points=points))
+    result = predictor.score(scan, scan_id="a", source="a")
+    assert [lesion.voxels for lesion in result.finding.lesions] == [9]
+    assert result.mask is not None and result.mask.sum() == 9
+
+
 def test_a_finding_from_before_there_were_classes_is_read(predictor: Predictor, tmp_path: Path) -> None:
     finding = predictor.score(bright(), scan_id="a", source="a").finding
     fields = json.loads(finding.to_json())

@@ -64,3 +64,21 @@ def test_every_fold_says_what_it_learned_from_and_by_which_protocol(bundle: Bund
     for number, name in enumerate(("light", "full")):
         assert f"- fold {number}: trained on 3 scans of 1 patients\n- fold {number}: protocol {name}\n" in text
         assert f"- fold {number}: this protocol was proposed: so {name}." in text
+
+
+def test_parts_of_masks_that_do_not_count_are_told_with_what_they_cost(bundle: Bundle) -> None:
+    point = {
+        "threshold": 0.5,
+        "rule": "highest mean Dice",
+        "chosen_on": "validation",
+        "n": 8,
+        "dice": 0.8,
+        "min_voxels": 5,
+        "min_share": 0.5,
+    }
+    told = {"voxel": {**point, "lesions_touched": 9, "lesions_touched_by_any_part": 10}}
+    text = card(replace(bundle, operating_points=told))
+    assert "below 5 voxels of the network's grid, or below 50% of the largest part of the scan, are left out" in text
+    assert "9 lesions are touched so, and 10 with every part" in text
+    whole = {"voxel": {**point, "min_voxels": 1, "min_share": 0.0}}
+    assert "are left out" not in card(replace(bundle, operating_points=whole))
