@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.data.classes import Classes, check_known, is_of_others, scan_label
+from medssl.data.classes import UNKNOWN, Classes, check_known, is_of_others, scan_label
 from medssl.data.entry import Bits, Stored
 from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
@@ -116,7 +116,7 @@ class Case:
 
     def slice_target(self, k: int) -> Target:
         """What a classifier learns of slice `k`: its own answer where that is known, else that of the scan, as for an image."""
-        if not self.known or self.shape[3] == 1:
+        if not self.known or (self.shape[3] == 1 and UNKNOWN not in self.target):
             return self.target
         return self.part_target(sorted({number for value, number in self.numbers.items() if k in self.slices_of(value)}))
 

@@ -40,6 +40,7 @@ class Crops:
             resized to it.
         context: Neighbouring slices stacked as channels, odd; only for two axes.
         lesion_fraction: Share of samples centred on lesion, where lesions are known; each class that masks tell apart is equally likely.
+            Of bags, the share from scans with lesion.
         balanced: The other samples are drawn evenly over classes, not over scans; scans without a label are not drawn then.
         bag: Slices of one scan in a sample, spread over the scan, for networks that pool slices; 1 for single slices and volumes.
 

@@ -35,6 +35,7 @@ class CropDataset(Dataset[Sample]):
             raise ConfigError("bags hold whole slices; give what resizes them")
         self.cases = list(cases)
         self.with_lesion = [case for case in self.cases if len(case.lesion_slices)]
+        self.ill = [case for case in self.cases if case.label == 1 or len(case.lesion_slices)]
         self.has_masks = fit is None and any(case.has_mask for case in self.cases)
         self.crops, self.fit = crops, fit
         self.draws = Draws(seed)
@@ -63,6 +64,9 @@ class CropDataset(Dataset[Sample]):
         return Sample(image=batch["image"], lesion=batch["lesion"], label=label, number=torch.tensor(indices))
 
     def _draw(self, generator: np.random.Generator) -> tuple[Case, Sequence[int]]:
+        if self.crops.bag > 1 and self.ill and generator.random() < self.crops.lesion_fraction:
+            case = self.ill[generator.integers(len(self.ill))]
+            return case, any_centre(case, self.crops, generator)
         if (self.spots or self.with_lesion) and self.crops.bag == 1 and generator.random() < self.crops.lesion_fraction:
             if self.spots:
                 spot = self.spots.draw(generator)

@@ -51,6 +51,9 @@ def _patients(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]], 
 
 def _sites(rows: Sequence[ManifestRow], together: Iterable[tuple[str, str]]) -> list[str]:
     """The least name among the sites that belong together."""
+    nameless = sum(not row.site for row in rows)
+    if nameless:
+        raise ConfigError(f"{nameless} of {len(rows)} scans name no site; give a column site to medssl prepare, or take folds by patient")
     least = {row.site: row.site for row in rows}
     of_block: defaultdict[str, list[str]] = defaultdict(list)
     for block, row in zip(blocks(rows, together), rows, strict=True):

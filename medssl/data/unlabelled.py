@@ -17,7 +17,6 @@ from medssl.data.sampling import Draws
 Positives = Literal["same", "overlap", "visit"]
 
 _NOT_SHARED = float("nan")
-_TEXT_BYTES = 256  # of a sentence on a scan; what is longer is cut
 
 
 class Unlabelled(TypedDict):
@@ -47,10 +46,21 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         positives: `same`: one crop a sample; `overlap`: two crops of one scan that share at least `overlap` along each axis; `visit`:
             crops at about the same place of two scans of a patient, or overlapping ones where a patient has one scan.
         overlap: Least share along each axis.
+        text_bytes: Of a sentence on a scan; what is longer is cut.
     """
 
-    def __init__(self, cases: Sequence[Case], crops: Crops, *, seed: int, positives: Positives = "same", overlap: float = 0.5) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        crops: Crops,
+        *,
+        seed: int,
+        positives: Positives = "same",
+        overlap: float = 0.5,
+        text_bytes: int = 256,
+    ) -> None:
         self.cases, self.crops, self.positives, self.overlap = list(cases), crops, positives, overlap
+        self.text_bytes = min(text_bytes, max((len(case.row.report.encode()) for case in self.cases), default=1) or 1)
         self.draws = Draws(seed)
         self.visits: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases:
@@ -78,7 +88,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
             corner=torch.tensor([self._corners(crops) for crops in drawn]),
             level=torch.tensor([[self._channels(case.levels) for case, _ in crops] for crops in drawn]),
             present=torch.tensor([[self._channels(case.present) for case, _ in crops] for crops in drawn]),
-            text=torch.tensor([_bytes_of(case.row.report) for case in firsts], dtype=torch.uint8),
+            text=torch.tensor([_bytes_of(case.row.report, self.text_bytes) for case in firsts], dtype=torch.uint8),
         )
 
     def _draw(self, generator: np.random.Generator) -> list[tuple[Case, Sequence[int]]]:
@@ -118,9 +128,10 @@ class UnlabelledDataset(Dataset[Unlabelled]):
 def _same_place(first: tuple[Case, Sequence[int]], other: Case) -> Sequence[int]:
     """The same relative place in another scan."""
     case, centre = first
-    return [round(place * there / here) for place, here, there in zip(centre, case.shape[1:], other.shape[1:], strict=True)]
+    sides = zip(centre, case.shape[1:], other.shape[1:], strict=True)
+    return [min(there - 1, round(place * there / here)) for place, here, there in sides]
 
 
-def _bytes_of(text: str) -> list[int]:
-    encoded = text.encode()[:_TEXT_BYTES]
-    return [*encoded, *[0] * (_TEXT_BYTES - len(encoded))]
+def _bytes_of(text: str, length: int) -> list[int]:
+    encoded = text.encode()[:length]
+    return [*encoded, *[0] * (length - len(encoded))]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medssl.errors import ConfigError
 from medssl.models.architecture import Architecture
-from medssl.models.encoder import Encoder, check_hidden, visible_cells
+from medssl.models.encoder import Encoder, check_hidden, grouped, visible_cells
 from medssl.models.monai_class import build_monai, one_line
 from medssl.models.patches import as_map
 
@@ -66,6 +66,18 @@ class MonaiEncoder(Encoder):
     def architecture(self) -> Architecture:
         """What it takes to build this encoder again."""
         return Architecture.of(self, network=self.network, arguments=self.arguments, crop=list(self.crop), features=self.features)
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """The parts that the network is put together from, such as a dense block or a stage of a Swin transformer."""
+        prefix, part = "net", self.net
+        while len(own := [(name, child) for name, child in part.named_children() if any(True for _ in child.parameters())]) == 1:
+            prefix, part = f"{prefix}.{own[0][0]}", own[0][1]
+        units = [
+            f"{prefix}.{name}.{number}" if isinstance(child, nn.ModuleList) else f"{prefix}.{name}"
+            for name, child in own
+            for number in (range(len(child)) if isinstance(child, nn.ModuleList) else (0,))
+        ]
+        return grouped(self, units) or super().layers()
 
     def pyramid(self, images: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """Feature maps (B, D_s, *S / stride_s), finest first.

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from medssl.errors import ConfigError
 from medssl.models.blocks import Block, CrossBlock
 from medssl.models.patches import sincos_positions
 
@@ -28,6 +29,9 @@ class PatchDecoder(nn.Module):
         heads: Attention heads.
         mlp_width: Width inside the MLPs; by default 4 times the width.
         kind: `self`: all tokens attend to each other; `cross`: asked-for ones to visible ones.
+
+    Raises:
+        ConfigError: A number out of range.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class PatchDecoder(nn.Module):
         kind: DecoderKind = "self",
     ) -> None:
         super().__init__()
+        if min(width, depth, heads) < 1 or width % heads:
+            raise ConfigError(f"decoder: width {width}, depth {depth} and heads {heads} must be >= 1, and heads divide the width")
         self.kind, self.width = kind, width
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))

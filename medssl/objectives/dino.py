@@ -125,7 +125,7 @@ class DINO(Objective):
         local_crops: LocalCrops | None = None,
         frozen: float = 0.02,
         koleo: float = 0.0,
-        views: Augment | None = None,
+        views: Augment = STRONG,
         positives: Positives = "same",
     ) -> None:
         super().__init__(encoder)
@@ -133,7 +133,7 @@ class DINO(Objective):
             raise ConfigError(f"prototypes must be >= 2, frozen in [0, 1], koleo >= 0, got {prototypes}, {frozen} and {koleo}")
         self.positives, self.frozen, self.koleo = positives, frozen, koleo
         self.momentum = checked_momentum(momentum)
-        self.sharpening, self.local_crops, self.views = sharpening or Sharpening(), local_crops or LocalCrops(), views or STRONG
+        self.sharpening, self.local_crops, self.views = sharpening or Sharpening(), local_crops or LocalCrops(), views
         self.head = PrototypeHead(encoder.width, hidden=hidden, bottleneck=bottleneck, prototypes=prototypes, norm=norm)
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.register_buffer("centre", torch.zeros(prototypes))

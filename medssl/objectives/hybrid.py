@@ -35,6 +35,8 @@ from medssl.views.augment import Augment, View, augment
 from medssl.views.batch import Batch, Positives
 from medssl.views.masking import Masking, PatchMask
 
+_VIEWS = Augment(rotate_degrees=20, scale=0.2, gain=0.2, offset=0.2, noise=0.1, blur=0.1)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -135,7 +137,7 @@ class Hybrid(MAE):
         momentum: float = 0.995,
         projection: int = 128,
         hidden: int = 512,
-        views: Augment | None = None,
+        views: Augment = _VIEWS,
         positives: Positives = "overlap",
     ) -> None:
         super().__init__(
@@ -145,13 +147,14 @@ class Hybrid(MAE):
             decoder_width=decoder_width,
             decoder_depth=decoder_depth,
             decoder_heads=decoder_heads,
-            views=views or Augment(rotate_degrees=20, scale=0.2, gain=0.2, offset=0.2, noise=0.1, blur=0.1),
+            views=views,
             masking=masking,
             decoded=decoded,
         )
         if huber is not None and huber <= 0:
             raise ConfigError(f"huber must be > 0, or null for the squared error, got {huber}")
         self.weights, self.huber, self.positives = weights or Weights(), huber, positives
+        self.compares = "patients" if self.weights.contrast else "nothing"
         self.temperature, self.momentum = checked_temperature(temperature), checked_momentum(momentum)
         self.decoder.requires_grad_(self.weights.masked > 0)
         self.teacher = Teacher(encoder) if self.weights.taught else None

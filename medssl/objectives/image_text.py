@@ -21,6 +21,7 @@ from medssl.objectives.processes import gathered
 from medssl.views.augment import Augment, augment
 from medssl.views.batch import Batch
 
+_NOT_MIRRORED = Augment(flip=0, rotate_degrees=20, scale=0.2, shift=0.1, gain=0.3, offset=0.3, noise=0.1, blur=0.2)
 _LEAST_TEMPERATURE = 0.01  # CLIP, section 2.5: logits are scaled by 100 at most
 
 
@@ -32,13 +33,15 @@ class ImageText(Objective):
         text: The tower that reads sentences.
         temperature: Softmax temperature at first, learned from there on and never below 0.01; 0.07 in CLIP.
         projection: Width of the embedding in which images and sentences are compared; 512 in ConVIRT.
+        text_bytes: How much of a sentence is read; `text.patch` above 1 keeps long ones cheap.
         views: How crops vary; nothing is mirrored by default, as sentences name sides.
 
     Raises:
-        ConfigError: A temperature below 0.01.
+        ConfigError: A temperature below 0.01, or nothing to read.
     """
 
     reads_text = True
+    compares = "patients"
 
     def __init__(
         self,
@@ -47,13 +50,16 @@ class ImageText(Objective):
         text: TextTower | None = None,
         temperature: float = 0.07,
         projection: int = 128,
-        views: Augment | None = None,
+        text_bytes: int = 1024,
+        views: Augment = _NOT_MIRRORED,
     ) -> None:
         super().__init__(encoder)
         if temperature < _LEAST_TEMPERATURE:
             raise ConfigError(f"temperature must be >= {_LEAST_TEMPERATURE}, got {temperature}")
-        self.text = text or TextTower()
-        self.views = views or Augment(flip=0, rotate_degrees=20, scale=0.2, shift=0.1, gain=0.3, offset=0.3, noise=0.1, blur=0.2)
+        if text_bytes < 1:
+            raise ConfigError(f"text_bytes must be >= 1, got {text_bytes}")
+        self.text, self.text_bytes = text or TextTower(), text_bytes
+        self.views = views
         self.project_image = projector(encoder.width, encoder.width, projection)
         self.project_text = projector(self.text.width, self.text.width, projection)
         self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))

@@ -22,6 +22,11 @@ from medssl.views.batch import Batch
 from medssl.views.masking import Masking, PatchMask
 from medssl.views.streams import Streams
 
+_RATIO = 0.75
+
+MILD = Augment(rotate_degrees=10, scale=0.2, gain=0, offset=0, noise=0, blur=0)
+"""What masking needs beside the choice of crops: little (section 4.1, table 1e)."""
+
 
 class MAE(Objective):
     """Predict hidden patches from visible ones.
@@ -44,7 +49,7 @@ class MAE(Objective):
         context: Neighbouring channels that belong to one sequence, as in `feed.crops.context`.
 
     Raises:
-        ConfigError: A ratio outside (0, 1), or a share or probability out of range.
+        ConfigError: A ratio outside (0, 1) or beside another of `masking`, or a share or probability out of range.
     """
 
     encoder: TokenEncoder
@@ -53,12 +58,12 @@ class MAE(Objective):
         self,
         encoder: TokenEncoder,
         *,
-        mask_ratio: float = 0.75,
+        mask_ratio: float = _RATIO,
         normalise_patches: bool = True,
         decoder_width: int = 128,
         decoder_depth: int = 2,
         decoder_heads: int = 4,
-        views: Augment | None = None,
+        views: Augment = MILD,
         masking: Masking | None = None,
         decoded: float = 1.0,
         decoder: DecoderKind = "self",
@@ -72,10 +77,10 @@ class MAE(Objective):
             raise ConfigError(f"decoded must lie in (0, 1] and channel_drop in [0, 1), got {decoded} and {channel_drop}")
         if context < 1 or encoder.in_channels % context:
             raise ConfigError(f"context must divide the {encoder.in_channels} channels of the encoder, got {context}")
-        self.masking = masking or Masking(mask_ratio)
+        self.masking = _masking(mask_ratio, masking)
         self.normalise_patches, self.decoded = normalise_patches, decoded
         self.channel_drop, self.context = channel_drop, context
-        self.views = views or Augment(rotate_degrees=10, scale=0.2, gain=0, offset=0, noise=0, blur=0)
+        self.views = views
         patch_values = encoder.in_channels * math.prod(encoder.patch)
         self.decoder = PatchDecoder(
             encoder.width,
@@ -153,6 +158,14 @@ class MAE(Objective):
 
 
 _EPSILON = 1e-6
+
+
+def _masking(ratio: float, masking: Masking | None) -> Masking:
+    if masking is None:
+        return Masking(ratio)
+    if ratio not in (_RATIO, masking.ratio):
+        raise ConfigError(f"mask_ratio is {ratio} and masking.ratio {masking.ratio}; leave mask_ratio out where masking is given")
+    return masking
 
 
 def normalise(patches: Tensor, weight: Tensor | None = None) -> Tensor:

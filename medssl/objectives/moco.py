@@ -37,6 +37,8 @@ class MoCo(Objective):
         ConfigError: A value out of range, or frozen patches of an encoder that has none.
     """
 
+    compares = "patients"
+
     def __init__(
         self,
         encoder: Encoder,
@@ -47,13 +49,13 @@ class MoCo(Objective):
         hidden: int = 1024,
         norm: Norm = "layer",
         freeze_patches: bool = False,
-        views: Augment | None = None,
+        views: Augment = STRONG,
         positives: Positives = "same",
     ) -> None:
         super().__init__(encoder)
         self.positives = positives
         self.temperature, self.momentum = checked_temperature(temperature), checked_momentum(momentum)
-        self.views = views or STRONG
+        self.views = views
         if freeze_patches:
             _freeze_patches(encoder)
         self.projector = projector(encoder.width, hidden, projection, layers=3, norm=norm)

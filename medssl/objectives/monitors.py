@@ -19,11 +19,13 @@ def feature_std(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def found(similar: Tensor, choices: Tensor) -> Tensor:
-    """Share of rows of (N, N) whose partner, on the diagonal, is the closest of what they choose from; 0 without rows.
+    """Share of rows of (N, N) whose partner, on the diagonal, is the closest of what they choose from; 0 without rows that have a choice.
 
     Args:
         similar: (N, N) how close each row is to each column.
         choices: (N, N) bool, the diagonal included.
     """
-    best = similar.masked_fill(~choices, float("-inf")).amax(dim=1) if len(similar) else similar.new_zeros(0)
-    return (similar.diagonal() >= best).float().sum() / max(len(similar), 1)
+    if not len(similar):
+        return similar.new_zeros(())
+    best, choosing = similar.masked_fill(~choices, float("-inf")).amax(dim=1), choices.sum(dim=1) > 1
+    return ((similar.diagonal() >= best) & choosing).float().sum() / choosing.sum().clamp(min=1)

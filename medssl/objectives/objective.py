@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -33,10 +34,14 @@ class Objective(nn.Module, ABC):
     Attributes:
         positives: Which crops the method wants together.
         reads_text: Whether it wants the sentences on the scans.
+        text_bytes: How much of a sentence it reads.
+        compares: What it tells apart within a batch: samples, those of different patients, or nothing.
     """
 
     positives: Positives = "same"
     reads_text: bool = False
+    text_bytes: int = 256
+    compares: Literal["nothing", "samples", "patients"] = "nothing"
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

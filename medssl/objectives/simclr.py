@@ -64,6 +64,8 @@ class SimCLR(Objective):
         ConfigError: A temperature of 0 or less.
     """
 
+    compares = "patients"
+
     def __init__(
         self,
         encoder: Encoder,
@@ -73,14 +75,14 @@ class SimCLR(Objective):
         layers: int = 2,
         norm: Norm = "none",
         contrast: Contrast | None = None,
-        views: Augment | None = None,
+        views: Augment = STRONG,
         positives: Positives = "same",
     ) -> None:
         super().__init__(encoder)
         self.positives = positives
         self.temperature = checked_temperature(temperature)
         self.contrast = contrast or Contrast()
-        self.views = views or STRONG
+        self.views = views
         self.projector = projector(encoder.width, encoder.width, projection, layers=layers, norm=norm)
 
     def forward(self, batch: Batch) -> Loss:

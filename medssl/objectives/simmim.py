@@ -12,16 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medssl.errors import ConfigError
-from medssl.models.encoder import Encoder
+from medssl.models.encoder import Encoder, TokenEncoder, visible_cells
 from medssl.models.patches import grid_of, patches_at
 from medssl.models.vit import take
-from medssl.objectives.mae import in_pictures
+from medssl.objectives.mae import MILD, in_pictures
 from medssl.objectives.objective import Loss, Objective
 from medssl.objectives.processes import mean_of
 from medssl.views.augment import Augment, augment
 from medssl.views.batch import Batch
 from medssl.views.masking import Masking, partition
 from medssl.views.streams import Streams
+
+_MASKING = Masking(0.6)
 
 
 class SimMIM(Objective):
@@ -37,15 +39,13 @@ class SimMIM(Objective):
         ConfigError: A block that is no multiple of the stride.
     """
 
-    def __init__(
-        self, encoder: Encoder, *, masking: Masking | None = None, block: Sequence[int] | None = None, views: Augment | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, *, masking: Masking = _MASKING, block: Sequence[int] | None = None, views: Augment = MILD) -> None:
         super().__init__(encoder)
-        self.masking = masking or Masking(0.6)
+        self.masking = masking
         self.block = tuple(block or encoder.stride)
         if len(self.block) != len(encoder.stride) or any(size % step for size, step in zip(self.block, encoder.stride, strict=True)):
             raise ConfigError(f"block must be a multiple of the encoder's stride {list(encoder.stride)}, got {list(self.block)}")
-        self.views = views or Augment(rotate_degrees=10, scale=0.2, gain=0, offset=0, noise=0, blur=0)
+        self.views = views
         self.head = nn.Linear(encoder.width, encoder.in_channels * math.prod(encoder.stride))  # a 1-wide convolution, where it is needed
 
     def forward(self, batch: Batch) -> Loss:
@@ -69,9 +69,15 @@ class SimMIM(Objective):
 
     def predict(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Predicted voxels of hidden cells (B, M, P * C), P voxels a cell."""
-        features = self.encoder.dense(images, hidden.to(images.device, non_blocking=True)).flatten(2).transpose(1, 2)
+        features = self._features(images, hidden.to(images.device, non_blocking=True)).flatten(2).transpose(1, 2)
         prediction: Tensor = self.head(take(features, self.cells(hidden, images)))
         return prediction
+
+    def _features(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """The feature map (B, D, *G) with something to say in hidden cells: convolutions get zeros in their place, tokens a mask token."""
+        if isinstance(self.encoder, TokenEncoder):
+            return self.encoder.dense(images, hidden)
+        return self.encoder.dense(images * visible_cells(hidden, images.shape[2:]).to(images))
 
     @torch.no_grad()
     def picture(self, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from medssl.errors import ConfigError
 from medssl.models.encoder import Encoder, visible_cells
 from medssl.models.patches import grid_of, patches_at
 from medssl.models.unet import PyramidDecoder
-from medssl.objectives.mae import hidden_error, in_pictures, moments, normalise
+from medssl.objectives.mae import MILD, hidden_error, in_pictures, moments, normalise
 from medssl.objectives.objective import Loss, Objective
 from medssl.views.augment import Augment, augment
 from medssl.views.batch import Batch
@@ -23,6 +23,7 @@ from medssl.views.masking import Masking, partition
 from medssl.views.streams import Streams
 
 _LEAST_WIDTH = 8
+_MASKING = Masking(0.6)
 
 
 class SparK(Objective):
@@ -44,20 +45,20 @@ class SparK(Objective):
         self,
         encoder: Encoder,
         *,
-        masking: Masking | None = None,
+        masking: Masking = _MASKING,
         block: Sequence[int] | None = None,
         normalise_blocks: bool = True,
         shrink: int = 2,
-        views: Augment | None = None,
+        views: Augment = MILD,
     ) -> None:
         super().__init__(encoder)
-        self.masking = masking or Masking(0.6)
+        self.masking = masking
         self.block, self.normalise_blocks = tuple(block or encoder.stride), normalise_blocks
         if len(self.block) != encoder.spatial_dims or min(self.block) < 1 or shrink < 1:
             raise ConfigError(
                 f"block takes {encoder.spatial_dims} positive numbers and shrink is at least 1, got {list(self.block)}, {shrink}"
             )
-        self.views = views or Augment(rotate_degrees=10, scale=0.2, gain=0, offset=0, noise=0, blur=0)
+        self.views = views
         conv = nn.Conv2d if encoder.spatial_dims == 2 else nn.Conv3d
         narrow = [max(width // shrink, _LEAST_WIDTH) for width in encoder.widths]
         self.mask_tokens = nn.ParameterList(nn.Parameter(0.02 * torch.randn(width)) for width in encoder.widths)

@@ -34,6 +34,8 @@ class Triplet(Objective):
         ConfigError: A margin of 0 or less.
     """
 
+    compares = "patients"
+
     def __init__(
         self,
         encoder: Encoder,
@@ -42,14 +44,14 @@ class Triplet(Objective):
         projection: int = 128,
         layers: int = 2,
         norm: Norm = "none",
-        views: Augment | None = None,
+        views: Augment = STRONG,
         positives: Positives = "same",
     ) -> None:
         super().__init__(encoder)
         if margin <= 0:
             raise ConfigError(f"margin must be > 0, got {margin}")
         self.positives, self.margin = positives, margin
-        self.views = views or STRONG
+        self.views = views
         self.projector = projector(encoder.width, encoder.width, projection, layers=layers, norm=norm)
 
     def forward(self, batch: Batch) -> Loss:

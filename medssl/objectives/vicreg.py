@@ -34,6 +34,8 @@ class VICReg(Objective):
         ConfigError: A negative weight.
     """
 
+    compares = "samples"
+
     def __init__(
         self,
         encoder: Encoder,
@@ -43,7 +45,7 @@ class VICReg(Objective):
         covariance: float = 1.0,
         expansion: int = 1024,
         norm: Norm = "layer",
-        views: Augment | None = None,
+        views: Augment = STRONG,
         positives: Positives = "same",
     ) -> None:
         super().__init__(encoder)
@@ -51,7 +53,7 @@ class VICReg(Objective):
             raise ConfigError(f"invariance, variance and covariance must be >= 0, got {invariance}, {variance} and {covariance}")
         self.positives = positives
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        self.views = views or STRONG
+        self.views = views
         self.expander = projector(encoder.width, expansion, expansion, layers=3, norm=norm)
 
     def forward(self, batch: Batch) -> Loss:

@@ -22,6 +22,8 @@ from medssl.scoring.boxes import corners, lesion_of
 from medssl.scoring.finding import Finding, LesionFinding, Triple
 from medssl.volume import Volume
 
+Part = tuple[slice, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -186,22 +188,32 @@ class Predictor:
         """
         numbered, count = components(probability >= self.threshold("voxel"))
         sizes = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
-        least = counted(sizes, min_voxels=self._number("voxel", "min_voxels", 1) * ratio, min_share=self._number("voxel", "min_share", 0))
+        voxels = self._number("voxel", "min_voxels", 1)
+        least = counted(sizes, min_voxels=voxels * ratio if voxels > 1 else 1, min_share=self._number("voxel", "min_share", 0))
         kept = (np.flatnonzero(least) + 1).tolist()
-        lesions = [self._named(_lesion(numbered == index, probability, scan), numbered == index, named) for index in kept]
+        boxes = find_objects(numbered)
+        lesions = [self._lesion(index, boxes[index - 1], numbered, probability, scan, named) for index in kept]
         return np.isin(numbered, kept).astype(np.uint8), tuple(sorted(lesions, key=lambda lesion: -lesion.score))
 
-    def _named(self, lesion: LesionFinding, component: NDArray[np.bool_], named: NDArray[np.uint8] | None) -> LesionFinding:
-        """A lesion with the class that most of its voxels are of."""
+    def _lesion(
+        self,
+        number: int,
+        box: Part,
+        numbered: NDArray[np.int32],
+        probability: NDArray[np.float32],
+        scan: Volume,
+        named: NDArray[np.uint8] | None,
+    ) -> LesionFinding:
+        """One component, described from its bounding box alone, with the class that most of its voxels are of."""
+        inside = numbered[box] == number
+        lesion = _described(inside, box, probability[box], scan)
         if named is None:
             return lesion
-        return replace(lesion, class_name=self.bundle.outputs.names[int(np.bincount(named[component]).argmax()) - 1])
+        return replace(lesion, class_name=self.bundle.outputs.names[int(np.bincount(named[box][inside]).argmax()) - 1])
 
 
-def _lesion(component: NDArray[np.bool_], probability: NDArray[np.float32], scan: Volume) -> LesionFinding:
-    """One component, described; looks at its bounding box alone."""
-    box = find_objects(component.astype(np.uint8))[0]
-    inside = component[box]
+def _described(inside: NDArray[np.bool_], box: Part, probability: NDArray[np.float32], scan: Volume) -> LesionFinding:
+    """A component that fills its bounding box where `inside` says so."""
     voxels = int(inside.sum())
     centre = np.array([part.start for part in box]) + np.array(center_of_mass(inside))
     return LesionFinding(
@@ -209,7 +221,7 @@ def _lesion(component: NDArray[np.bool_], probability: NDArray[np.float32], scan
         centre_voxel=_triple(centre),
         volume_ml=voxels * scan.voxel_volume_ml,
         voxels=voxels,
-        score=float(probability[box][inside].max()),
+        score=float(probability[inside].max()),
         **corners([part.start - 0.5 for part in box], [part.stop - 0.5 for part in box], scan),
     )
 

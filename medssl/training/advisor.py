@@ -103,10 +103,10 @@ def advise(network: Network, cases: Sequence[Case], crops: Crops, *, pretrained:
     patients, encoder = len({case.row.patient for case in cases}), getattr(network, "encoder", None)
     if not pretrained or not isinstance(encoder, Encoder):
         return Advice("full", "No bundle is given: random weights have to be learned as a whole.", patients)
-    return proposal(told_task(network), patients, probed(network, encoder, cases, crops, seed=seed))
+    return proposal(told_task(network), patients, probed(network, encoder, cases, crops, seed=seed), bags=network.bags)
 
 
-def proposal(task: Task, patients: int, probe: Probe | None) -> Advice:
+def proposal(task: Task, patients: int, probe: Probe | None, *, bags: bool = False) -> Advice:
     """The rule: what is frozen grows with what the probe tells and shrinks with the number of labelled patients."""
     if probe is None:
         name: Name = "llrd" if patients < MANY else "full"
@@ -116,7 +116,7 @@ def proposal(task: Task, patients: int, probe: Probe | None) -> Advice:
     elif probe.gain_ci95[0] <= 0:
         name, why = "full", f"{probe}: the features do not show that they tell more than random weights; compare with scratch"
     elif patients < FEW and probe.auroc >= GOOD:
-        name = "linear" if task == "classification" else "light"
+        name = "linear" if task == "classification" and not bags else "light"
         why = f"{probe}: with fewer than {FEW} patients such features tell more when they stay frozen"
     else:
         name, why = "llrd", f"{probe}: the features help; {_way('llrd')}"

@@ -134,11 +134,12 @@ def _parts(point: Mapping[str, Any]) -> Iterator[str]:
     """Which parts of a mask do not count, and what that costs in lesions."""
     if point.get("min_voxels", 1) <= 1 and not point.get("min_share"):
         return
+    sizes = [f"{point['min_voxels']} voxels of the network's grid"] if point.get("min_voxels", 1) > 1 else []
+    sizes += [f"{point['min_share']:.0%} of the largest part of the scan"] if point.get("min_share") else []
     touched, by_any = (point.get(name, "not known") for name in ("lesions_touched", "lesions_touched_by_any_part"))
     yield (
-        f"\nParts of a mask below {point['min_voxels']} voxels of the network's grid, or below {point.get('min_share', 0):.0%} of the "
-        f"largest part of the scan, are left out. On the scans that this was chosen on, {touched} lesions are touched so, and {by_any} "
-        "with every part."
+        f"\nParts of a mask below {', or below '.join(sizes)}, are left out. On the scans that this was chosen on, {touched} lesions are "
+        f"touched so, and {by_any} with every part."
     )
 
 

@@ -179,6 +179,9 @@ def finetune(
         return _learn(recipe, network, run, Part(train, held, held))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
+    for number in range(len(parts)):  # before the first trains, for hours
+        part = parts.part(number, run.folder)
+        check_cases(network, labels.drawn(part.train, seed=seed), split=f"fold {number}", held=[*part.held, *part.selecting])
     return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
 
 

@@ -86,8 +86,9 @@ class Asked:
     def of(cls, cases: Sequence[Case], crops: Crops, *, count: int, seed: int) -> "Asked | None":
         """Crops whose answer is known, evenly over scans; None where they do not hold both answers of two patients or more."""
         images, labels, patients = [], [], []
-        for number, case in enumerate(cases[:count]):
-            batch = CropDataset([case], crops, seed=seed + number).__getitems__(range(math.ceil(count / len(cases[:count]))))
+        drawn = [cases[index] for index in np.random.default_rng(seed).permutation(len(cases))[:count]]  # tables are often sorted by class
+        for number, case in enumerate(drawn):
+            batch = CropDataset([case], crops, seed=seed + number).__getitems__(range(math.ceil(count / len(drawn))))
             answers = batch["lesion"].flatten(1).amax(dim=1).long() if case.known else batch["label"]
             for image, answer in zip(batch["image"], answers.tolist(), strict=True):
                 if answer >= 0:

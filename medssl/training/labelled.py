@@ -29,8 +29,15 @@ def outputs_of(classes: Classes, network: Network) -> Outputs:
     """What the channels of a network mean.
 
     Raises:
-        ConfigError: A network with another number of channels, or segmentation of classes that do not exclude each other.
+        ConfigError: A network with another number of channels, segmentation of classes that do not exclude each other, one class alone, or
+            classes of a detector.
     """
+    if network.task == "detection" and classes.names:
+        raise ConfigError("a detector finds lesion against none; leave labels.classes out, labels.positive says what a lesion is")
+    if network.task == "classification" and len(classes.names) == 1 and not classes.multi_label:
+        raise ConfigError(
+            "labels.classes names one class: name the class of nothing there too, or leave classes out for lesion against none"
+        )
     background = network.task == "segmentation" and bool(classes.names)
     if background and classes.multi_label:
         raise ConfigError("labels.multi_label is for classifiers: a voxel has one class; leave it out, or give a classifier")

@@ -70,7 +70,8 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
     built = parser.instantiate(settings)
     arguments = {key: value for key, value in vars(built).items() if key != "config"}
     if own["from_bundle"] is not None:
-        check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"))
+        precision = arguments["training"].resolved_precision
+        check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"), precision)
     if own["cluster"] is not None and not own["plan"]:
         return submit(
             Job(name, tuple(args), own["out"], partial(launch, finish=finish)), Slurm(**vars(own["cluster"])), arguments["training"]

@@ -1,5 +1,6 @@
 """Self-supervised pretraining: unlabelled scans of a store in, an encoder bundle out."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import lightning as L
 
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.manifest import ManifestRow
+from medssl.data.manifest import ManifestRow, patient_key
 from medssl.data.seen import merged, record
 from medssl.data.store import Store
 from medssl.data.unlabelled import UnlabelledDataset
@@ -15,6 +16,7 @@ from medssl.errors import ConfigError, ManifestError
 from medssl.models.bundle import Bundle
 from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
+from medssl.objectives.mae import MAE
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
 from medssl.training.health import Asked, Health, Watch
@@ -24,6 +26,8 @@ from medssl.training.ranks import leads
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
 from medssl.training.settings import Training
 from medssl.training.start import SCRATCH, start_from
+
+logger = logging.getLogger(__name__)
 
 _WATCH = Watch()
 _PICTURES = 4  # crops in the picture of reconstructions
@@ -91,7 +95,13 @@ def _fit(
     """Train on unlabelled crops."""
     module = Pretrainer(objective, training, seed=seed)
     loader = feed.unlabelled(
-        cases, positives=objective.positives, steps=training.steps, seed=seed, done=run.done, parts=training.accumulate
+        cases,
+        positives=objective.positives,
+        steps=training.steps,
+        seed=seed,
+        done=run.done,
+        parts=training.accumulate,
+        text_bytes=objective.text_bytes,
     )
     return fit(module, training, run=run, loader=loader, scans=len(cases), callbacks=callbacks)
 
@@ -106,6 +116,8 @@ def _watchers(
     pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
     rows = store.manifest.split(watch.split) if watch.labelled else []
     asked = Asked.of(load_cases(store, rows), feed.crops, count=watch.labelled, seed=seed + 3) if rows else None
+    if rows and asked is None:
+        logger.warning("split %s has no crops with and without lesion of two patients: no neighbours and no probe", watch.split)
     images = UnlabelledDataset(cases, feed.crops, seed=seed + 2).__getitems__(range(watch.crops))["image"][:, 0]
     every, size = training.checkpoint_steps, feed.batch_size
     return [pictures, Health(images, asked, run.folder, every=every, crops_a_step=size, watch=watch, seed=seed)]
@@ -116,6 +128,36 @@ def _check(objective: Objective, cases: list[Case], feed: Feed, training: Traini
     _check_shape(objective.encoder, cases[0].shape[0] * feed.crops.context, feed)
     _check_reports(objective, [case.row for case in cases])
     training.check_batch(feed.batch_size)
+    _check_crops(objective, feed)
+    _check_company(objective, {patient_key(case.row.patient) for case in cases}, feed.batch_size // training.accumulate)
+
+
+def _check_crops(objective: Objective, feed: Feed) -> None:
+    """Whether the crops are asked for what pretraining has.
+
+    Raises:
+        ConfigError: Classes or bags, or sequences told apart in another way than crops are cut.
+    """
+    if feed.crops.balanced or feed.crops.bag > 1:
+        raise ConfigError("pretraining looks at no label and at single crops: leave feed.crops.balanced and feed.crops.bag out")
+    if isinstance(objective, MAE) and objective.channel_drop and objective.context != feed.crops.context:
+        raise ConfigError(
+            f"objective.context is {objective.context} and feed.crops.context {feed.crops.context}: sequences can be hidden where both are "
+            "the same"
+        )
+
+
+def _check_company(objective: Objective, patients: set[str], together: int) -> None:
+    """Whether samples meet others that they can be compared with, without which nothing is learned.
+
+    Raises:
+        ConfigError: One sample at a time, or one patient.
+    """
+    name = type(objective).__name__
+    if objective.compares != "nothing" and together < 2:
+        raise ConfigError(f"{name} compares samples with each other, got {together} at once; batch_size / accumulate must be at least 2")
+    if objective.compares == "patients" and len(patients) < 2:
+        raise ConfigError(f"{name} compares patients with each other, and the split has one; take a masked method, or more patients")
 
 
 def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
@@ -132,6 +174,9 @@ def _check_reports(objective: Objective, rows: Sequence[ManifestRow]) -> None:
             "no_rows",
             f"{type(objective).__name__} reads sentences, and no scan has one; give a table with a column report to medssl prepare",
         )
+    cut = sum(len(row.report.encode()) > objective.text_bytes for row in rows) if objective.reads_text else 0
+    if cut:
+        logger.warning("%d of %d sentences are longer than text_bytes %d and are cut there", cut, len(rows), objective.text_bytes)
 
 
 def _patients(rows: Sequence[ManifestRow]) -> int:

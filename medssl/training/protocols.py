@@ -96,9 +96,17 @@ class Linear(Light):
     name: ClassVar[str] = "linear"
 
     def rebuilt(self, network: Network, cases: Sequence[Case], crops: Crops, *, seed: int) -> Network:
-        """The encoder with a linear head in place of the decoder of the configuration."""
+        """The encoder with a linear head in place of the decoder of the configuration.
+
+        Raises:
+            ConfigError: A network of bags, whose attention would learn too.
+        """
         del cases, crops, seed
         encoder = encoder_of(network, self.name)
+        if network.bags:
+            raise ConfigError(
+                f"{type(network).__name__} weighs slices with layers that learn too, which is no linear probe; take protocol light"
+            )
         return network if told_task(network) == "classification" else LinearSegmenter(encoder, classes=network.classes)
 
 

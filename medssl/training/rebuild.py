@@ -30,11 +30,19 @@ def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
     foreign = [path for path in _class_paths(recipe) if not path.startswith("medssl.")]
     if foreign:
         raise BundleError(f"bundle.json of {bundle.name} names {foreign[0]}, which is not of medssl; it is not run")
-    return recipe
+    return _without_nulls(recipe)
 
 
-def check_source(bundle: Path, store: Path, start: Path | None) -> None:
-    """Whether the data and the bundle to start from are those of a bundle; other threads than its own, which change sums, are named.
+def _without_nulls(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without views and masks of null, which older recipes had in place of a method's own."""
+    kept = {name: part for name, part in recipe.items() if part is not None or name not in ("views", "masking")}
+    return {name: _without_nulls(part) if isinstance(part, dict) else part for name, part in kept.items()}
+
+
+def check_source(bundle: Path, store: Path, start: Path | None, precision: str) -> None:
+    """Whether the data and the bundle to start from are those of a bundle.
+
+    Another precision or number of threads than its own changes sums: it is named in the log.
 
     Raises:
         ConflictError: Other scans, another preprocessing, or another bundle to start from.
@@ -51,6 +59,9 @@ def check_source(bundle: Path, store: Path, start: Path | None) -> None:
     given = None if start is None else Bundle.read(start).model_id
     if origin != given:
         raise ConflictError(f"the bundle started from bundle {origin}, not from {given}; give the right one with --bundle")
+    before = described.training.get("precision", precision)
+    if before != precision:
+        logger.warning("the bundle was made in %s, here is %s: weights will differ; see training.precision", before, precision)
     threads = described.training.get("threads")
     if threads is not None and threads != torch.get_num_threads():
         logger.warning(

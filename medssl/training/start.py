@@ -27,7 +27,7 @@ class Start:
     Args:
         lineage: Identities of the bundle and of those before it, the nearest first.
         seen: What the bundle has learned from.
-        objective: Class name of the objective of the bundle; empty where there is none.
+        objective: Class name of the objective that its encoder was last pretrained with; empty where there is none.
         adapted: What was adapted in its weights, a sentence each.
     """
 
@@ -39,7 +39,8 @@ class Start:
     @property
     def facts(self) -> dict[str, object]:
         """What a bundle records of it, beside the lineage."""
-        return {"adapted": list(self.adapted)} if self.adapted else {}
+        adapted = {"adapted": list(self.adapted)} if self.adapted else {}
+        return adapted | ({"pretrained_with": self.objective} if self.objective else {})
 
 
 SCRATCH = Start()
@@ -76,7 +77,7 @@ def start_from(network: nn.Module, bundle: Path, store: Store, crops: Crops | No
             part.load_state_dict(weights)
     for what in adapted:
         logger.info("adapted: %s", what)
-    objective = str(pretrained.training.get("objective", ""))
+    objective = str(pretrained.training.get("objective") or pretrained.training.get("pretrained_with", ""))
     return Start((pretrained.model_id, *pretrained.lineage), pretrained.seen, objective, tuple(adapted))
 
 

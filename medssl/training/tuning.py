@@ -79,5 +79,7 @@ class Tuning:
             return self.depth
         if objective not in _DEPTHS:
             known = ", ".join(_DEPTHS)
-            raise ConfigError(f"protocol partial knows no depth for an encoder of {objective or 'no bundle'} ({known}); give tuning.depth")
+            raise ConfigError(
+                f"protocol partial knows no depth for an encoder of {objective or 'no known objective'} ({known}); give tuning.depth"
+            )
         return _DEPTHS[objective]

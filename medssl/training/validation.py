@@ -121,7 +121,7 @@ def operating_points(
     if _slices_serve(units):
         said = f"that of slices ({points['slice']['rule']}): no validation scan without lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
-    voxel = voxel_point(_maps(scored), chosen_on=chosen_on)
+    voxel = voxel_point(_maps(scored), chosen_on=chosen_on, whole=any(one.case.classes.names for one in scored))
     return points if voxel is None else {**points, "voxel": voxel}
 
 

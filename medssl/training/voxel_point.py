@@ -4,6 +4,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ Pair = tuple[NDArray[np.float32], NDArray[np.bool_]]
 _THRESHOLDS = np.round(np.arange(0.2, 0.85, 0.05), 2)
 _LEAST_VOXELS = (1, 5, 10, 20, 40, 80)
 _LEAST_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
+_EVERYTHING = (1, 0.0)
 _CHOICES = tuple(product(range(len(_THRESHOLDS)), _LEAST_SHARES, _LEAST_VOXELS))
 
 
@@ -26,51 +28,60 @@ class Parts:
     Args:
         sizes: (n,) voxels of each component.
         hits: (n,) of which so many are lesion.
-        lesions: The true lesion that each voxel of `hits` lies in, one row for each pair: component and lesion, both from 0.
-        voxels: Of the true lesion.
+        met: (pairs, 2) which component touches which lesion, both from 0.
+        lesions: How many there are.
+        voxels: Of the true mask.
     """
 
     sizes: NDArray[np.intp]
     hits: NDArray[np.intp]
-    lesions: NDArray[np.intp]
+    met: NDArray[np.intp]
+    lesions: int
     voxels: int
 
     @classmethod
-    def of(cls, mask: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> "Parts":
-        """Of a mask (I, J, K) and the true one."""
+    def of(cls, mask: NDArray[np.bool_], lesions: NDArray[np.int32]) -> "Parts":
+        """Of a mask (I, J, K) and the true lesions, numbered from 1."""
         numbered, count = components(mask)
-        truth, _ = components(lesion)
-        met = np.unique(np.stack([numbered[lesion], truth[lesion]], axis=1), axis=0)
-        both = met[met[:, 0] > 0].astype(np.intp) - 1
-        sizes, hits = (np.bincount(part.ravel(), minlength=count + 1)[1:] for part in (numbered, numbered[lesion]))
-        return cls(sizes, hits, both, int(lesion.sum()))
+        inside = lesions > 0
+        pairs = np.unique(np.stack([numbered[inside], lesions[inside]], axis=1), axis=0).astype(np.intp)
+        sizes, hits = (np.bincount(part.ravel(), minlength=count + 1)[1:] for part in (numbered, numbered[inside]))
+        return cls(sizes, hits, pairs[pairs[:, 0] > 0] - 1, int(lesions.max()), int(inside.sum()))
 
-    def dice(self, kept: NDArray[np.bool_]) -> float:
-        """Dice of the components that are kept."""
-        return float(2 * self.hits[kept].sum() / (self.sizes[kept].sum() + self.voxels))
-
-    def found(self, kept: NDArray[np.bool_]) -> int:
-        """True lesions that a kept component touches."""
-        return len(np.unique(self.lesions[kept[self.lesions[:, 0]], 1])) if len(self.lesions) else 0
+    def kept(self, voxels: float, share: float) -> "Kept":
+        """What a least size and a least share of the largest component leave."""
+        kept = counted(self.sizes, min_voxels=voxels, min_share=share)
+        dice = 2 * self.hits[kept].sum() / (self.sizes[kept].sum() + self.voxels)
+        found = len(np.unique(self.met[kept[self.met[:, 0]], 1]))
+        return Kept(float(dice), found, int((self.hits[kept] == 0).sum()))
 
 
-def voxel_point(pairs: Iterable[Pair], *, chosen_on: str) -> dict[str, object] | None:
+class Kept(NamedTuple):
+    """What is left of a mask: its Dice, true lesions that it touches, and parts that touch none."""
+
+    dice: float
+    found: int
+    false: int
+
+
+def voxel_point(pairs: Iterable[Pair], *, chosen_on: str, whole: bool = False) -> dict[str, object] | None:
     """The threshold, least size and least share of the scan's largest part that give the highest mean Dice; None without a lesion.
 
     Parts that are small beside the largest are mostly false; nnU-Net's postprocessing (Isensee et al., 2021, supplement 3) keeps the
-    largest alone, here a part of half its size always stays. How many lesions of these scans are touched with and without the choice is
-    recorded, for a rule that follows Dice may lose small ones.
+    largest alone where that helps. Here a part of half its size always stays, and no choice is made with which fewer lesions are told from
+    false parts than without it: the F1 of lesions, found where a part touches them, does not fall below that of all parts.
 
     Args:
         pairs: Validation scans with lesion.
         chosen_on: What these scans are.
+        whole: Leave out nothing but the smallest parts, whatever the largest is: where masks hold several classes, one may be small.
     """
-    parts = [[Parts.of(probability >= threshold, lesion) for threshold in _THRESHOLDS] for probability, lesion in pairs]
+    parts = [list(_by_threshold(probability, lesion)) for probability, lesion in pairs]
     if not parts:
         return None
-    means = np.mean([list(_dices(one)) for one in parts], axis=0)
-    level, share, voxels = _CHOICES[int(means.argmax())]
-    at_level = [one[level] for one in parts]
+    choices = [choice for choice in _CHOICES if not (whole and choice[1])]
+    level, share, voxels = max((choice for choice in choices if _is_allowed(parts, *choice)), key=lambda choice: _dice(parts, *choice))
+    left, everything = ([one[level].kept(*least) for one in parts] for least in ((voxels, share), _EVERYTHING))
     return {
         "unit": "voxel",
         "threshold": float(_THRESHOLDS[level]),
@@ -80,17 +91,28 @@ def voxel_point(pairs: Iterable[Pair], *, chosen_on: str) -> dict[str, object] |
         "chosen_on": chosen_on,
         "locked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "n": len(parts),
-        "dice": float(means.max()),
-        "lesions_touched": _touched(at_level, voxels, share),
-        "lesions_touched_by_any_part": _touched(at_level, 1, 0.0),
+        "dice": _dice(parts, level, share, voxels),
+        "lesions_touched": sum(one.found for one in left),
+        "lesions_touched_by_any_part": sum(one.found for one in everything),
     }
 
 
-def _dices(parts: Sequence[Parts]) -> Iterator[float]:
-    """Dice of a scan at every choice."""
-    for level, share, voxels in _CHOICES:
-        yield parts[level].dice(counted(parts[level].sizes, min_voxels=voxels, min_share=share))
+def _by_threshold(probability: NDArray[np.float32], lesion: NDArray[np.bool_]) -> Iterator[Parts]:
+    lesions, _ = components(lesion)
+    return (Parts.of(probability >= threshold, lesions) for threshold in _THRESHOLDS)
 
 
-def _touched(parts: Sequence[Parts], voxels: int, share: float) -> int:
-    return sum(one.found(counted(one.sizes, min_voxels=voxels, min_share=share)) for one in parts)
+def _dice(parts: Sequence[Sequence[Parts]], level: int, share: float, voxels: int) -> float:
+    return float(np.mean([one[level].kept(voxels, share).dice for one in parts]))
+
+
+def _is_allowed(parts: Sequence[Sequence[Parts]], level: int, share: float, voxels: int) -> bool:
+    """Whether lesions are told from false parts as well as with all parts at the same threshold."""
+    at_level = [one[level] for one in parts]
+    return _f1(at_level, voxels, share) >= _f1(at_level, *_EVERYTHING)
+
+
+def _f1(parts: Sequence[Parts], voxels: float, share: float) -> float:
+    left = [one.kept(voxels, share) for one in parts]
+    found, false = sum(one.found for one in left), sum(one.false for one in left)
+    return 2 * found / (found + false + sum(one.lesions for one in parts))

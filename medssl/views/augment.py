@@ -30,7 +30,7 @@ class Augment:
         area: Smallest share of the crop's area or volume that a view shows, at a random place and enlarged to the crop's size.
         gain: Largest relative change of contrast.
         offset: Largest change of brightness, in units of the values' deviation.
-        noise: Largest standard deviation of Gaussian noise.
+        noise: Largest standard deviation of Gaussian noise, in the same units.
         blur: Probability of a 3-wide box blur.
         bias: Largest logarithm of a smooth field that values above the lowest are multiplied by; for MR.
         coarse: Probability of a resolution down to half of what it is.

@@ -69,13 +69,13 @@ def gain(images: Tensor, strength: float, streams: Streams) -> Tensor:
 
 
 def offset(images: Tensor, strength: float, streams: Streams) -> Tensor:
-    """Add between -strength and strength."""
-    return images + _each(streams.uniform(low=-1, high=1) * strength, images)
+    """Add between -strength and strength deviations of the sample's values."""
+    return images + _each(streams.uniform(low=-1, high=1) * strength, images) * _spread(images)
 
 
 def noise(images: Tensor, strength: float, streams: Streams) -> Tensor:
-    """Add Gaussian noise with a deviation of up to `strength`, in every channel its own."""
-    deviation = _each(streams.uniform(high=strength), images)
+    """Add Gaussian noise of up to `strength` deviations of the sample's values, in every channel its own."""
+    deviation = _each(streams.uniform(high=strength), images) * _spread(images)
     return torch.addcmul(images, streams.normal(*images.shape[1:], device=images.device), deviation)
 
 
@@ -102,6 +102,11 @@ IN_ORDER: dict[str, Callable[[Tensor, float, Streams], Tensor]] = {
 def _each(values: Tensor, images: Tensor) -> Tensor:
     """(B,) values, one a sample, in a shape that goes with the images."""
     return values.view(-1, *(1 for _ in images.shape[1:])).to(images.device, non_blocking=True)
+
+
+def _spread(images: Tensor) -> Tensor:
+    """Deviation of each sample's values, (B, 1, ...): about 1 where scans are standardised, less where they are shares of a window."""
+    return images.std(dim=tuple(range(1, images.ndim)), correction=0, keepdim=True)
 
 
 def _limits(images: Tensor) -> tuple[Tensor, Tensor]:

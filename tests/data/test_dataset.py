@@ -239,3 +239,18 @@ def test_a_body_at_the_edge_or_smaller_than_a_crop_is_cropped_inside_the_scan() 
     edge = body((32, 32, 4), (slice(28, 32), slice(0, 4), slice(3, 4)))
     images = CropDataset([edge], Crops((16, 16)), seed=0).__getitems__(range(20))["image"]
     assert images.flatten(1).amax(dim=1).tolist() == [1.0] * 20
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_bags_are_of_scans_with_lesion_as_often_as_asked_for(fraction: float) -> None:
+    well = [replace(case((8, 8, 6)), label=0) for _ in range(9)]
+    ill = replace(case((8, 8, 6)), label=1)
+    dataset = CropDataset([*well, ill], Crops((8, 8), bag=4, lesion_fraction=fraction), seed=0, fit=fitted)
+    share = sum(dataset._draw(dataset.draws.of(number))[0] is ill for number in range(400)) / 400
+    assert share == pytest.approx(fraction + (1 - fraction) / 10, abs=0.07)
+
+
+def test_a_picture_without_a_label_has_the_answer_of_its_mask() -> None:
+    marked = case((8, 8, 1), lesion_at=(4, 4, 0))
+    assert replace(marked, label=-1).slice_target(0) == (1,)
+    assert replace(marked, label=0).slice_target(0) == (0,)  # a label of its own counts first

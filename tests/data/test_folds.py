@@ -66,3 +66,8 @@ def test_too_few_patients_or_sites_are_refused() -> None:
         folds([row(number) for number in range(3)])
     with pytest.raises(ConfigError, match="1 folds by site"):
         folds([row(0, site="A"), row(1, site="A")], by="site")
+
+
+def test_folds_by_site_need_a_site_of_every_scan() -> None:
+    with pytest.raises(ConfigError, match="1 of 3 scans name no site"):
+        folds([row(0, site="A"), row(1, site="B"), row(2)], by="site")

@@ -9,7 +9,7 @@ import torch
 from medssl.data.dataset import Case, Crops
 from medssl.data.entry import Bits, Stored, encode
 from medssl.data.manifest import ManifestRow
-from medssl.data.unlabelled import UnlabelledDataset
+from medssl.data.unlabelled import UnlabelledDataset, _same_place
 
 
 @dataclass(frozen=True)
@@ -85,3 +85,16 @@ def test_a_sentence_comes_as_bytes() -> None:
 def test_the_same_number_is_the_same_sample_in_any_batch() -> None:
     first, again = (UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=3, positives="overlap") for _ in range(2))
     assert first.__getitems__([4, 9])["image"][1].equal(again[9]["image"])
+
+
+def test_a_visit_with_fewer_slices_has_the_last_slice_too() -> None:
+    cases = [case("a", "p", (64, 48, 60)), case("b", "p", (64, 48, 12))]
+    dataset = UnlabelledDataset(cases, Crops((8, 6)), seed=0, positives="visit")
+    assert dataset.__getitems__(range(60))["image"].shape == (60, 2, 1, 8, 6)
+    assert _same_place((cases[0], [0, 0, 59]), cases[1]) == [0, 0, 11]
+
+
+@pytest.mark.parametrize(("limit", "read"), [(256, "no lesion"), (4, "no l")])
+def test_sentences_are_as_long_as_the_longest_or_cut_at_the_limit(limit: int, read: str) -> None:
+    text = UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=0, text_bytes=limit)[0]["text"]
+    assert bytes(text.tolist()) == read.encode()

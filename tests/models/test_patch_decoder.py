@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from medssl.errors import ConfigError
 from medssl.models.blocks import Block, CrossBlock
 from medssl.models.patch_decoder import DecoderKind, PatchDecoder
 from medssl.models.patches import patches_at, patchify, sincos_positions
@@ -65,3 +66,9 @@ def test_positions_first_asked_for_in_inference_can_be_trained_with() -> None:
     weight = torch.ones(16, requires_grad=True)
     (weight * sincos_positions((3, 7), 16)).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("wrong", [{"heads": 5}, {"depth": 0}, {"width": 0}])
+def test_a_decoder_that_cannot_be_built_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be >= 1, and heads divide the width"):
+        PatchDecoder(16, 8, **wrong)

@@ -22,3 +22,10 @@ def test_the_share_found_counts_rows_whose_partner_is_the_closest_choice() -> No
 
 def test_of_no_rows_none_is_found() -> None:
     assert float(found(torch.ones(0, 0), torch.ones(0, 0, dtype=torch.bool))) == 0
+
+
+def test_rows_without_a_choice_are_not_counted() -> None:
+    similar = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    choices = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    assert found(similar, choices) == 0.5
+    assert found(similar, torch.eye(3, dtype=torch.bool)) == 0

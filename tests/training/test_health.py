@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -7,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from medssl.data.dataset import Crops, load_cases
+from medssl.data.store import Store
 from medssl.errors import CollapseError
 from medssl.models.vit import ViT
 from medssl.objectives.simclr import SimCLR
@@ -102,3 +105,12 @@ def test_features_that_are_no_numbers_raise_the_alarm_and_leave_a_picture(tmp_pa
 def test_features_that_were_no_numbers_at_the_start_are_judged_by_the_floor() -> None:
     assert collapsed({}, {"std_mean": 0.0, "effective_rank": 4.0}, Watch()) is not None
     assert collapsed({}, {"std_mean": 0.2, "effective_rank": 4.0}, Watch()) is None
+
+
+def test_labelled_crops_are_of_scans_in_random_order(store: Path) -> None:
+    cases = sorted(load_cases(Store(store), Store(store).manifest.rows), key=lambda case: -len(case.lesion_slices))
+    ill, well = cases[0], cases[-1]
+    sorted_by_class = [replace(one, row=replace(one.row, patient=f"{n}")) for n, one in enumerate([ill] * 40 + [well] * 40)]
+    found = Asked.of(sorted_by_class, Crops((8, 8)), count=20, seed=0)
+    assert found is not None
+    assert set(found.labels.tolist()) == {0, 1}

@@ -12,7 +12,9 @@ from medssl.data.dataset import Case, Crops, load_cases
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.architecture import Network
+from medssl.models.detector import CentreDetector
 from medssl.models.heads import AttentionClassifier, Classifier
+from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.residual_unet import ResidualUNet
 from medssl.models.vit import ViT
 from medssl.training.labelled import channel_weights, check_cases, check_loss, outputs_of, patients_by_class, targets
@@ -161,3 +163,15 @@ def test_scans_that_thresholds_are_chosen_on_may_not_contradict_themselves(tmp_p
     check_cases(classifier(), train, split="train")
     with pytest.raises(ManifestError, match="a mask with lesion and a label that says otherwise"):
         check_cases(classifier(), train, split="train", held=[replace(one, row=replace(one.row, scan_id="other")) for one in held])
+
+
+def test_one_class_alone_is_refused_for_a_classifier() -> None:
+    with pytest.raises(ConfigError, match="name the class of nothing there too"):
+        outputs_of(Classes(("tumour",)), classifier())
+    assert outputs_of(Classes(("tumour",), multi_label=True), classifier()).channels == 1
+
+
+def test_a_detector_is_told_that_it_has_no_classes() -> None:
+    detector = CentreDetector(ResidualEncoder(spatial_dims=2, stage_widths=(4, 6), stage_blocks=(1, 1)))
+    with pytest.raises(ConfigError, match="a detector finds lesion against none; leave labels.classes out"):
+        outputs_of(Classes(("a", "b")), detector)

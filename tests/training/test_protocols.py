@@ -11,7 +11,7 @@ from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.decoder import ViTSegmenter
 from medssl.models.encoder import Encoder
-from medssl.models.heads import Classifier
+from medssl.models.heads import AttentionClassifier, Classifier
 from medssl.models.linear import LinearSegmenter
 from medssl.models.monai_encoder import MonaiEncoder
 from medssl.models.residual_encoder import ResidualEncoder
@@ -193,3 +193,19 @@ def test_the_linear_probe_replaces_the_decoder_and_keeps_a_linear_head() -> None
 def test_a_number_out_of_range_is_refused(numbers: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="tuning"):
         Tuning(**numbers)  # type: ignore[arg-type]
+
+
+def test_the_layers_of_a_monai_network_are_its_parts_so_that_its_first_ones_still_learn() -> None:
+    arguments = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1}
+    dense = MonaiEncoder("monai.networks.nets.DenseNet121", arguments, crop=(64, 64), features="features")
+    names = [name for layer in dense.layers() for name in layer]
+    assert sorted(names) == sorted(name for name, _ in dense.named_parameters())
+    assert 6 <= len(dense.layers()) <= 14
+    paces = Tuning().protocol("llrd").paces(Classifier(dense), Training())
+    assert min(pace.rate for pace in paces) > 0.01
+
+
+def test_a_linear_probe_of_bags_is_refused() -> None:
+    network = AttentionClassifier(ViT((4, 4), width=8, depth=1, heads=1))
+    with pytest.raises(ConfigError, match="take protocol light"):
+        FROZEN["linear"].rebuilt(network, [], CROPS, seed=0)

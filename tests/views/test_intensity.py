@@ -119,3 +119,18 @@ def test_a_part_of_the_crop_enlarged_is_where_theta_says() -> None:
     assert (view.theta[:, :, 2].abs() + edges).max() <= 1 + 1e-6  # inside the crop
     grid = F.affine_grid(view.theta, [50, 1, 32, 32], align_corners=False)
     torch.testing.assert_close(view.images, F.grid_sample(images, grid, padding_mode="border", align_corners=False))
+
+
+@pytest.mark.parametrize("part", ["offset", "noise"])
+def test_brightness_and_noise_are_in_units_of_the_deviation_of_the_values(part: str) -> None:
+    images = images_of((6, 1, 32, 32))
+    settings = replace(STILL, **{part: 0.5})
+    change = augment(images, settings, streams=streams()).images - images
+    dim = 0.03 * images + 0.5  # values between 0 and 1
+    torch.testing.assert_close(augment(dim, settings, streams=streams()).images - dim, 0.03 * change, atol=1e-6, rtol=1e-4)
+    assert change.abs().amax() > 0.1
+
+
+def test_an_even_image_stays_as_it_is() -> None:
+    even = torch.full((2, 1, 8, 8), 3.0)
+    assert augment(even, replace(STILL, offset=0.5, noise=0.5), streams=streams(2)).images.equal(even)
