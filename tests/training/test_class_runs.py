@@ -153,8 +153,10 @@ def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path
 
 SMALL_VIT = {"network.init_args.encoder.init_args": {"patch": "[4, 4]", "width": "16", "depth": "1", "heads": "2", "in_channels": "1"}}
 SMALL_UNET = {"network.init_args.encoder.init_args": {"stage_widths": "[4, 8]", "stage_blocks": "[1, 1]", "in_channels": "1"}}
+DENSE = "{spatial_dims: 2, in_channels: 1, out_channels: 1, init_features: 4, growth_rate: 4, block_config: [1, 1]}"
+SMALL_DENSE = {"network.init_args.encoder.init_args": {"arguments": DENSE, "crop": "[32, 32]"}}
 RECIPES = {
-    "busi_classifier": (SMALL_VIT, "[16, 16]", BREAST, None),
+    "busi_classifier": (SMALL_DENSE, "[32, 32]", BREAST, None),
     "busi_segmenter": (SMALL_VIT, "[16, 16]", BREAST, [(), (1,), (1,)]),
     "brats_segmenter": (SMALL_UNET, "[16, 16, 4]", [""], [(1, 2, 3, 4)]),
     "scan_attention_2d": (SMALL_VIT, "[16, 16]", ["lesion", "normal"], None),

@@ -54,6 +54,7 @@ RECIPES = {
     "detector_3d": (DEEP, {**RESENC, "width": "4"}),
     "monai_encoder_segmenter_3d": ("[64, 32, 32]", SWIN),
     "monai_encoder_classifier_2d": ("[32, 32]", DENSENET),
+    "dense_classifier_2d": ("[32, 32]", DENSENET),
     "swin_unetr_3d": ("[64, 32, 32]", SWIN_UNETR),
     "segresnet_2d": (FLAT, SEGRESNET),
     "segresnet_3d": (DEEP, SEGRESNET),

@@ -30,3 +30,18 @@ def test_a_recipe_ends_with_an_encoder(tmp_path: Path, store: Path, root: Path, 
     config = str(root / "configs" / "pretrain" / f"{method}_{dims}.yaml")
     launch_pretrain(["--config", config, "--feed.store", str(store), *options, "--out", str(tmp_path / "run")])
     assert Bundle.read(tmp_path / "run" / "bundle").kind == "encoder"
+
+
+DENSE = "{spatial_dims: 2, in_channels: 1, out_channels: 1, init_features: 4, growth_rate: 4, block_config: [1, 1]}"
+
+
+@pytest.mark.parametrize(("method", "block"), [("simclr", None), ("simmim", "[8, 8]")])
+def test_a_recipe_of_a_dense_net_ends_with_an_encoder(tmp_path: Path, store: Path, root: Path, method: str, block: str | None) -> None:
+    encoder = "objective.init_args.encoder.init_args"
+    shape = {f"{encoder}.arguments": DENSE, f"{encoder}.crop": "[32, 32]", "feed.crops.size": "[32, 32]"}
+    shape |= {} if block is None else {"objective.init_args.block": block}
+    small = {name: value for name, value in (SMALL | shape).items() if not name.startswith(encoder) or name in shape}
+    options = [part for name, value in small.items() for part in (f"--{name}", value)]
+    config = str(root / "configs" / "pretrain" / f"dense_{method}_2d.yaml")
+    launch_pretrain(["--config", config, "--feed.store", str(store), *options, "--out", str(tmp_path / "run")])
+    assert Bundle.read(tmp_path / "run" / "bundle").kind == "encoder"
