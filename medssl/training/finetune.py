@@ -179,10 +179,16 @@ def finetune(
         return _learn(recipe, network, run, Part(train, held, held))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
     parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    for number in range(len(parts)):  # before the first trains, for hours
-        part = parts.part(number, run.folder)
-        check_cases(network, labels.drawn(part.train, seed=seed), split=f"fold {number}", held=[*part.held, *part.selecting])
+    _check_folds(parts, network, recipe, run)
     return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
+
+
+def _check_folds(parts: Parts, network: Network, recipe: _Recipe, run: Run) -> None:
+    """Whether every fold has what it needs to learn, before the first one trains for hours."""
+    for number in range(len(parts)):
+        part = parts.part(number, run.folder)
+        train = recipe.labels.drawn(part.train, seed=recipe.seed)
+        check_cases(network, train, split=f"fold {number}", held=[*part.held, *part.selecting])
 
 
 def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:

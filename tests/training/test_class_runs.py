@@ -151,6 +151,17 @@ def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path
     assert "classes" not in reported(tmp_path, store)
 
 
+def test_a_fold_without_a_patient_of_a_class_is_named_before_the_first_one_trains(tmp_path: Path) -> None:
+    store = Store(write_classes(tmp_path / "store", BREAST))
+    rare = [row.scan_id for row in store.manifest.rows if row.label == "malignant"][0]
+    rows = [row if row.label != "malignant" or row.scan_id == rare else replace(row, label="benign") for row in store.manifest.rows]
+    Manifest(tuple(rows)).write(store.folder / "manifest.csv")
+    config = settings(store.folder, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES)
+    with pytest.raises(ManifestError, match=r"class 'malignant' has no patient in split 'fold [01]'"):
+        tuned(tmp_path, {**config, "folds": {"count": 2}})
+    assert not (tmp_path / "run").exists()
+
+
 SMALL_VIT = {"network.init_args.encoder.init_args": {"patch": "[4, 4]", "width": "16", "depth": "1", "heads": "2", "in_channels": "1"}}
 SMALL_UNET = {"network.init_args.encoder.init_args": {"stage_widths": "[4, 8]", "stage_blocks": "[1, 1]", "in_channels": "1"}}
 DENSE = "{spatial_dims: 2, in_channels: 1, out_channels: 1, init_features: 4, growth_rate: 4, block_config: [1, 1]}"
