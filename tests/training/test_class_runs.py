@@ -151,14 +151,13 @@ def test_a_bundle_of_lesion_against_none_says_nothing_of_channels(tmp_path: Path
     assert "classes" not in reported(tmp_path, store)
 
 
-def test_a_fold_without_a_patient_of_a_class_is_named_before_the_first_one_trains(tmp_path: Path) -> None:
-    store = Store(write_classes(tmp_path / "store", BREAST))
-    rare = [row.scan_id for row in store.manifest.rows if row.label == "malignant"][0]
-    rows = [row if row.label != "malignant" or row.scan_id == rare else replace(row, label="benign") for row in store.manifest.rows]
-    Manifest(tuple(rows)).write(store.folder / "manifest.csv")
-    config = settings(store.folder, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES)
-    with pytest.raises(ManifestError, match=r"class 'malignant' has no patient in split 'fold [01]'"):
-        tuned(tmp_path, {**config, "folds": {"count": 2}})
+def test_a_fold_without_a_patient_of_a_class_is_named_before_the_first_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_classes(tmp_path / "store", BREAST)
+    by_class = [number % 3 == 2 for number in range(9)]  # the third fold holds every malignant scan
+    monkeypatch.setattr("medssl.training.folds.fold_numbers", lambda rows, **_: [2 if by_class[n] else n % 2 for n in range(len(rows))])
+    config = settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES)
+    with pytest.raises(ManifestError, match=r"class 'malignant' has no patient in split 'fold 2'"):
+        tuned(tmp_path, {**config, "folds": {"count": 3}})
     assert not (tmp_path / "run").exists()
 
 
