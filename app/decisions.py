@@ -3,6 +3,7 @@
 A change of mind is a new row that names the row it supersedes; two reviewers of one scan are two rows.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -79,6 +80,14 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.executescript(SCHEMA)
+        yield connection
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a database in a folder that cannot be written, such as that of an archived study."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         yield connection
 
 
@@ -92,7 +101,6 @@ def save_decision(path: Path, decision: Decision) -> int:
     values = {**vars(decision), "reviewer": decision.reviewer.strip(), "at": datetime.now(UTC).isoformat(timespec="milliseconds")}
     try:
         with connected(path) as connection:
-            connection.executescript(SCHEMA)
             row = connection.execute(INSERT, values).lastrowid
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
@@ -112,12 +120,15 @@ def read_decisions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=list(COLUMNS))
     try:
-        with connected(path) as connection:
-            connection.executescript(SCHEMA)
+        with connected(path) if _is_writable(path) else unchanged(path) as connection:
             rows = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM decisions ORDER BY id").fetchall()
     except sqlite3.Error as error:
         raise NotSavedError(f"the review database cannot be read: {error}; move {path.name} away to begin a new one") from error
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def current(decisions: pd.DataFrame) -> pd.DataFrame:

@@ -32,8 +32,9 @@ def pick_threshold(locked: float) -> float:
     slider, back = st.columns([6, 1], vertical_alignment="bottom")
     st.session_state.setdefault("threshold", locked)
     back.button("Back to locked", key="locked_threshold", on_click=reset_threshold, args=(locked,), width="stretch")
-    threshold = float(slider.slider("Threshold for a positive scan", 0.0, 1.0, step=0.001, format="%.3f", key="threshold"))
-    if abs(threshold - locked) > 5e-4:
+    most = max(1.0, locked)  # a rule that calls nothing positive locks just above the highest score
+    threshold = float(slider.slider("Threshold for a positive scan", 0.0, most, step=0.001, format="%.3f", key="threshold"))
+    if threshold != locked:
         st.warning(f"Exploratory: a threshold moved after seeing results is no evidence. The locked threshold is {locked:.3f}.")
     return threshold
 

@@ -48,13 +48,13 @@ def fill_in(scan_id: str, reviewer: str, mine: pd.DataFrame) -> None:
     state = st.session_state
     if state.get("verdict_of") == (scan_id, reviewer, len(mine)) and "confidence" in state:
         return
-    same_scan = state.get("verdict_of", ("",))[0] == scan_id
+    unnamed = state.get("verdict_of", ("", "", 0))[:2] == (scan_id, "")
     state["verdict_of"] = (scan_id, reviewer, len(mine))
     if len(mine):
         last = mine.iloc[-1]
         state["verdict"], state["confidence"], state["comment"] = last["verdict"], int(last["confidence"]), last["comment"]
-    elif not same_scan or "confidence" not in state:
-        # Typing the initials after the answer must not wipe the answer.
+    elif not unnamed or "confidence" not in state:
+        # Typing the initials after the answer must not wipe the answer; another reader's answer must not be left for the next one.
         state["verdict"], state["confidence"], state["comment"] = None, 80, ""
 
 

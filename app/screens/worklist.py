@@ -44,7 +44,7 @@ def pick_rows(rows: pd.DataFrame) -> pd.DataFrame:
     if verdict != EVERY:
         rows = rows[(rows["status"] if verdict == "rejected" else rows["verdict"]) == verdict]
     if decision != EVERY:
-        rows = rows[rows["decision"] == "" if decision == OPEN else rows["decision"].str.contains(decision, regex=False)]
+        rows = rows[rows["decision"] == "" if decision == OPEN else rows["decision"].map(lambda said: decision in said.split(", "))]
     return rows if site == EVERY else rows[rows["site"] == site]
 
 

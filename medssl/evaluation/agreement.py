@@ -24,7 +24,8 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, *, weights: Weights = "none
     """Kappa of two readers with its large-sample interval; `k` is how often they agree of `n`.
 
     Args:
-        first: (N,) category that the first reader gave; a category is a number or a name, those of one order sort in it.
+        first: (N,) category that the first reader gave; a category is a number or a name, those of one order sort in it. Cases that one
+            of them left open (NaN) are left out, and counted in the note.
         second: (N,) category that the second reader gave.
         weights: `none` counts equal answers alone; `linear` and `quadratic` give part of it to near categories.
 
@@ -35,6 +36,9 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, *, weights: Weights = "none
     if a.shape != b.shape:
         raise UsageError(f"two readers answered for {len(a)} and {len(b)} cases; give both answers of each case")
     method = "large-sample variance (Fleiss, Cohen and Everitt)"
+    read = (a == a) & (b == b)  # noqa: PLR0124 (not a number is unequal to itself)
+    left_out = f"{int((~read).sum())} cases without two readings are left out" if not read.all() else ""
+    a, b = a[read], b[read]
     if len(a) == 0:
         return unmeasured("no case with two readings", method=method)
     names, index = np.unique(np.concatenate([a, b]), return_inverse=True)
@@ -47,7 +51,8 @@ def cohen_kappa(first: ArrayLike, second: ArrayLike, *, weights: Weights = "none
     if variance < 1e-15:
         return Metric(value, None, "none", k, len(a), "no interval: the readers never differ, and the variance has no width")
     half = _Z95 * math.sqrt(variance)
-    note = f"only {len(a)} cases: the interval is rough" if len(a) < FEW else ""
+    rough = f"only {len(a)} cases: the interval is rough" if len(a) < FEW else ""
+    note = "; ".join(filter(None, (rough, left_out)))
     return Metric(value, (max(-1.0, value - half), min(1.0, value + half)), method, k, len(a), note)
 
 

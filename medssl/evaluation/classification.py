@@ -229,7 +229,7 @@ def auprc(units: Units) -> Metric:
     baseline = units.n_positive / len(units.labels)
     beside = {"baseline": baseline}
     samples = ranked.bootstrap(units.patients, _average_precision)
-    patients = len(np.unique(units.patients[units.labels == 1]))
+    patients = min(len(np.unique(units.patients[units.labels == label])) for label in (0, 1))
     interval, method, note = bootstrap_interval(samples, value=value, patients=patients)
     return Metric(value, interval, method, units.n_positive, len(units.labels), note, beside)
 

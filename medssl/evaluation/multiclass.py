@@ -136,8 +136,14 @@ def _metric(units: ClassUnits, value: float, samples: Floats, *, missing: int) -
     counts = len(units.names) - missing, len(units.truth)
     if lacking > _MOST_LACKING * len(samples):
         return Metric(value, None, "none", *counts, "; ".join(filter(None, (f"no interval: {lost}", left_out))))
-    interval, method, note = bootstrap_interval(samples, value=value, patients=len(np.unique(units.patients)))
+    interval, method, note = bootstrap_interval(samples, value=value, patients=_fewest(units))
     return Metric(value, interval, method, *counts, "; ".join(filter(None, (note, lost, left_out))))
+
+
+def _fewest(units: ClassUnits) -> int:
+    """Patients that hold the rarest of the classes that there are, or that lack the commonest."""
+    members = [units.truth[:, index] == holds for index in range(len(units.names)) for holds in (0, 1)]
+    return min(len(np.unique(units.patients[member])) for member in members if member.any() and not member.all())
 
 
 def _counts(units: ClassUnits, weights: Floats) -> Floats:

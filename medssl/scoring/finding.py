@@ -129,8 +129,8 @@ class Finding:
         return {
             "scan_id": self.scan_id,
             "status": self.status,
-            "score": "" if self.score is None else round(self.score, 6),
-            "threshold": "" if self.threshold is None else round(self.threshold, 6),
+            "score": "" if self.score is None else self.score,
+            "threshold": "" if self.threshold is None else self.threshold,
             "verdict": self.verdict,
             "lesion_count": len(self.lesions) if scored else "",
             "lesion_volume_ml": round(sum(lesion.volume_ml for lesion in self.lesions), 4) if scored else "",

@@ -1,6 +1,7 @@
 """Scoring of many scans: a folder of files, or a split of a store, into a results folder."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -101,13 +102,18 @@ def score_split(predictor: Predictor, store: Store, split: str, out: Path, *, al
     cases = load_cases(store, rows, classes=predictor.classes)
     check_agreement(cases)
     results = ResultsFolder(out, predictor.bundle.model_id)
-    results.open({**run_facts(predictor, split=split), "leakage": leakage, "intake": _intake(store)})
+    results.open({**run_facts(predictor, split=split), "leakage": leakage, "intake": _intake(store), "scans_sha256": _content(store, rows)})
     log_look(_look(predictor, store, split, len(rows)), store=store.folder, results=out)
     for case in track(cases, "scoring"):
         if not results.has(case.row.scan_id):
             _score_case(predictor, store, case, results)
     write_text(out / "reference.csv", table(REFERENCE_COLUMNS, (reference_row(row, predictor.bundle.class_names) for row in rows)))
     return results.finish({"nominal": all(row.nominal for row in rows)})
+
+
+def _content(store: Store, rows: Sequence[ManifestRow]) -> str:
+    """A hash of what is scored: the scans, their voxels and their masks."""
+    return hashlib.sha256(json.dumps([(row.scan_id, *store.index.scans[row.scan_id]) for row in rows]).encode()).hexdigest()
 
 
 def _intake(store: Store) -> dict[str, object]:

@@ -167,6 +167,8 @@ class Predictor:
         )
 
     def _judge(self, finding: Finding, scores: tuple[float, ...]) -> Finding:
+        if not np.isfinite(scores).all():
+            return replace(finding, warnings=(*finding.warnings, "nonfinite_scores"))  # no score, no verdict
         score = float(tempered(max(scores), self.bundle.temperature("scan")))
         scores = tuple(map(float, tempered(scores, self.bundle.temperature("slice"))))
         verdict = "positive" if score >= self.threshold("scan") else "negative"

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("scan_id", "status", "score", "threshold", "verdict", "lesion_count", "lesion_volume_ml", "model_id", "warnings")
 REFERENCE_COLUMNS = ("scan_id", "patient", "site", "label", "lesion", "split", "class", "age", "sex", "vendor", "field", "slice_mm")
+_WHAT = ("split", "scans_sha256")  # of what is scored, in `run.json`
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ResultsFolder:
         """Claim the folder for this model; `facts` become `run.json`, in which the time of the first start is kept.
 
         Raises:
-            ConflictError: It holds findings of another model.
+            ConflictError: It holds findings of another model, of another split, or of scans that have changed since.
         """
         record, begun = self.folder / "run.json", {}
         if record.is_file():
@@ -55,19 +56,21 @@ class ResultsFolder:
             begun = {"started": known["started"]} if known.get("started") else {}
             if owner != self.model_id:
                 raise ConflictError(f"{self.folder.name} belongs to model {owner}, not {self.model_id}; give another out folder")
+            if any(name in known and known[name] != facts.get(name) for name in _WHAT):
+                raise ConflictError(f"{self.folder.name} holds findings of other scans, masks or another split; give another out folder")
         write_text(record, json.dumps({"model_id": self.model_id, **facts, **begun}, indent=1))
 
     def has(self, scan_id: str) -> bool:
-        """Whether a scan is done; one with a damaged finding is not."""
+        """Whether a scan is done; one that was rejected, or whose finding is damaged or image map gone, is not."""
         path = self.folder / "scans" / f"{scan_id}.json"
         if not path.is_file():
             return False
         try:
-            Finding.read(path)
+            scored = Finding.read(path).status == "scored"
         except ManifestError:
             logger.warning("scans/%s is damaged; its scan is scored again", path.name)
             return False
-        return True
+        return scored and (self.folder / "maps" / f"{scan_id}_image.nii.gz").is_file()
 
     def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None, true_classes: NDArray[np.uint8] | None = None) -> None:
         """Write the maps of a scan and then its finding.

@@ -95,3 +95,12 @@ def test_no_database_reads_as_no_decisions_and_makes_no_file(tmp_path):
 def test_exported_text_cannot_run_as_a_formula():
     text = safe_csv(pd.DataFrame({"comment": ["=1+1", "@sum", "fine"], "confidence": [1, 2, -3]})).decode()
     assert text.splitlines() == ["comment,confidence", "'=1+1,1", "'@sum,2", "fine,-3"]
+
+
+def test_decisions_in_a_folder_that_cannot_be_written_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "review.sqlite"
+    save_decision(path, ANSWER)
+    monkeypatch.setattr("decisions.os.access", lambda *_: False)
+    before = sorted(file.name for file in tmp_path.iterdir())
+    assert read_decisions(path)["verdict"].tolist() == [ANSWER.verdict]
+    assert sorted(file.name for file in tmp_path.iterdir()) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from decisions import read_decisions
+from decisions import Decision, read_decisions, save_decision
 from results import load_results
 
 APP = Path(__file__).resolve().parents[2] / "app" / "review.py"
@@ -268,3 +268,32 @@ def test_the_app_runs_without_loading_torch(results):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_another_reader_does_not_find_the_answer_of_the_one_before(results, open_app):
+    app = open_app(results)
+    app.text_input(key="reviewer").set_value("AB").run()
+    app.session_state["verdict"] = "disagree"
+    app.session_state["confidence"] = 95
+    app.button(key="save").click().run()
+    app.text_input(key="reviewer").set_value("CD").run()
+    assert (app.session_state["verdict"], app.session_state["confidence"]) == (None, 80)
+    app.text_input(key="reviewer").set_value("AB").run()
+    assert (app.session_state["verdict"], app.session_state["confidence"]) == ("disagree", 95)
+
+
+def test_the_filter_for_agreement_leaves_disagreement_out(results, open_app):
+    for scan, verdict in (("case_a", "agree"), ("case_b", "disagree")):
+        save_decision(results / "review.sqlite", Decision(scan, "AB", verdict, 80, "", "model0123456789"))
+    app = open_app(results)
+    app.selectbox(key="filter_decision").set_value("agree").run()
+    assert app.dataframe[0].value["scan_id"].tolist() == ["case_a"]
+
+
+def test_a_threshold_above_every_score_opens(results, open_app):
+    run = json.loads((results / "run.json").read_text())
+    run["operating_points"]["scan"]["threshold"] = 1.0000000000000002
+    (results / "run.json").write_text(json.dumps(run))
+    app = open_app(results, screen="Operating point")
+    assert not app.exception
+    assert "**0 of 3** scored scans are positive" in texts(app)

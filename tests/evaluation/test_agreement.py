@@ -84,3 +84,11 @@ def test_fleiss_kappa_of_two_readers_is_scotts_pi():
 def test_different_numbers_of_readers_are_refused():
     with pytest.raises(UsageError, match="same number of readers"):
         fleiss_kappa([[2, 0], [2, 1]])
+
+
+def test_cases_that_a_reader_left_open_are_left_out_and_counted():
+    first, second = [1.0, 0.0, 1.0, 0.0, np.nan, np.nan], [1.0, 1.0, 1.0, 0.0, np.nan, 1.0]
+    found, alone = cohen_kappa(first, second), cohen_kappa(first[:4], second[:4])
+    assert (found.value, found.k, found.n) == (alone.value, 3, 4)
+    assert "2 cases without two readings are left out" in found.note
+    assert cohen_kappa([np.nan], [1.0]).value is None

@@ -132,3 +132,10 @@ def test_a_finding_from_before_there_were_classes_is_read(predictor: Predictor, 
     del fields["class_scores"], fields["lesions"][0]["class_name"]
     (tmp_path / "a.json").write_text(json.dumps(fields))
     assert Finding.read(tmp_path / "a.json") == finding
+
+
+@pytest.mark.parametrize("scores", [(float("nan"), 0.9), (0.9, float("nan")), (float("inf"), 0.1)])
+def test_scores_that_are_no_numbers_give_no_verdict(predictor: Predictor, scores: tuple[float, ...]) -> None:
+    finding = predictor._judge(predictor._finding(bright(), scan_id="a", source="a", warnings=()), scores)
+    assert (finding.score, finding.verdict, finding.slice_scores, finding.warnings) == (None, "", (), ("nonfinite_scores",))
+    assert finding.row()["score"] == ""

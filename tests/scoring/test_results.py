@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +19,11 @@ LESION = LesionFinding((1.0, 2.0, 3.0), (1.0, 2.0, 1.0), 0.5, 4, 0.9)
 FINDING = Finding("a", "scored", "a.nii.gz", "MR", False, (4, 4, 2), (1.0, 1.0, 3.0), 0.9, 0.5, "positive", (0.1, 0.9), (LESION,), "m1")
 
 
+def scored(finding: Finding) -> Result:
+    image = Volume(np.arange(32, dtype=np.int16).reshape(1, 4, 4, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+    return Result(finding, image, np.zeros((4, 4, 2), np.float32), np.ones((4, 4, 2), np.uint8))
+
+
 def test_a_finding_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(FINDING.to_json())
     assert Finding.read(tmp_path / "a.json") == FINDING
@@ -26,7 +32,7 @@ def test_a_finding_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", FINDING.to_json().replace('"a"', '"b"')])
 def test_a_scan_with_a_damaged_finding_is_not_done_and_its_file_is_named(tmp_path: Path, content: str) -> None:
     results = ResultsFolder(tmp_path, "m1")
-    results.record(FINDING)
+    results.add(scored(FINDING))
     assert results.has("a")
     (tmp_path / "scans" / "a.json").write_text(content)
     assert not results.has("a")
@@ -73,3 +79,21 @@ def test_no_cell_of_a_table_is_a_formula_and_each_is_read_as_it_was() -> None:
     (cells,) = csv.DictReader(io.StringIO(table(row, [row]), newline=""))
     assert not [cell for cell in cells.values() if cell.startswith(("=", "@"))]
     assert {name: plain(cell) for name, cell in cells.items()} == {name: str(value) for name, value in row.items()}
+
+
+def test_a_rejected_scan_and_one_without_its_image_are_scored_again(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path, "m")
+    results.add(scored(FINDING))
+    results.record(replace(FINDING, scan_id="b", status="rejected"))
+    assert (results.has("a"), results.has("b")) == (True, False)
+    (tmp_path / "maps" / "a_image.nii.gz").unlink()
+    assert not results.has("a")
+
+
+@pytest.mark.parametrize("changed", [{"split": "val"}, {"scans_sha256": "2"}])
+def test_a_folder_of_other_scans_is_not_gone_on_with(tmp_path: Path, changed: dict[str, str]) -> None:
+    facts = {"split": "test", "scans_sha256": "1"}
+    ResultsFolder(tmp_path, "m").open(facts)
+    ResultsFolder(tmp_path, "m").open(facts)
+    with pytest.raises(ConflictError, match="holds findings of other scans, masks or another split"):
+        ResultsFolder(tmp_path, "m").open({**facts, **changed})
