@@ -70,7 +70,8 @@ def show_finding(finding: Finding, row: pd.Series, maps: ScanMaps | None) -> Non
     badge.badge(finding.verdict or "no verdict", color="red" if positive else "green")
     score, lesions, volume = st.columns([6, 4, 5])  # a score has five characters
     score.metric("Score", "-" if finding.score is None else f"{finding.score:.3f}", help=f"Locked threshold {finding.threshold or 0:.3f}")
-    lesions.metric("Lesions", len(finding.lesions) if maps is not None and maps.mask is not None else "-")
+    counted = finding.lesions or (maps is not None and maps.mask is not None)
+    lesions.metric("Lesions", len(finding.lesions) if counted else "-")
     unit = "voxels" if finding.nominal else "ml"
     total = sum(lesion.voxels if finding.nominal else lesion.volume_ml for lesion in finding.lesions)
     volume.metric(f"Volume, {unit}", f"{total:.3g}" if finding.lesions else "-")

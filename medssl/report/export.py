@@ -53,6 +53,17 @@ def _metric_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
         for group in groups:
             unit = f"scan, {kind}: {group['group']}"
             yield from (_metric_row(unit, name, one) for name, one in group.items() if isinstance(one, dict))
+    yield from _rows_within("classes", metrics.get("classes") or {})
+    yield from _rows_within("intention to score", metrics["flow"].get("intention_to_score") or {})
+
+
+def _rows_within(unit: str, record: Mapping[str, Any]) -> Iterator[Row]:
+    """A row for each metric in a record, however deep; the keys on the way name the unit."""
+    for name, one in record.items():
+        if isinstance(one, dict) and {"value", "ci95"} <= set(one):
+            yield _metric_row(unit, name, one)
+        elif isinstance(one, dict):
+            yield from _rows_within(f"{unit}, {name}", one)
 
 
 def _metric_row(unit: str, name: str, one: Mapping[str, Any]) -> Row:
