@@ -99,8 +99,10 @@ class ResultsFolder:
         return f"maps/{scan_id}_lesion.nii.gz"
 
     def record(self, finding: Finding) -> None:
-        """Write a finding; a rejected scan has nothing else."""
-        write_text(self.folder / "scans" / f"{finding.scan_id}.json", finding.to_json())
+        """Write a finding, where it is another than before; a rejected scan has nothing else."""
+        path, text = self.folder / "scans" / f"{finding.scan_id}.json", finding.to_json()
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
     def findings(self) -> list[Finding]:
         """All findings, by name.

@@ -178,17 +178,17 @@ def finetune(
         train, held = (_labelled(network, store, labels, split) for split in (labels.train_split, labels.validation_split))
         return _learn(recipe, network, run, Part(train, held, held))
     cases = [case for split in folds.splits for case in _labelled(network, store, labels, split)]
-    parts = Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0)
-    _check_folds(parts, network, recipe, run)
+    parts = _checked(Parts.of(folds, cases, store, share=selection.share if selection.metric else 0.0), network, recipe, run)
     return cross_validate(parts, network, run, training, partial(_learn, recipe), partial(_together, recipe))
 
 
-def _check_folds(parts: Parts, network: Network, recipe: _Recipe, run: Run) -> None:
-    """Whether every fold has what it needs to learn, before the first one trains for hours."""
+def _checked(parts: Parts, network: Network, recipe: _Recipe, run: Run) -> Parts:
+    """The folds, of which each has what it needs to learn; known before the first one trains for hours."""
     for number in range(len(parts)):
         part = parts.part(number, run.folder)
         train = recipe.labels.drawn(part.train, seed=recipe.seed)
         check_cases(network, train, split=f"fold {number}", held=[*part.held, *part.selecting])
+    return parts
 
 
 def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
