@@ -1,8 +1,12 @@
 """The method that docs/pretraining.md shows."""
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 import yaml
 
@@ -11,10 +15,9 @@ from medssl.views.batch import Batch
 from medssl.views.streams import Streams
 
 
-def block(root: Path, language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", (root / "docs" / "pretraining.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return found.group(1)
+def block(root: Path, language: str, number: int = 0) -> str:
+    text = (root / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    return str(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)[number])
 
 
 def test_the_method_in_the_docs_learns(root: Path) -> None:
@@ -27,3 +30,14 @@ def test_the_method_in_the_docs_learns(root: Path) -> None:
 
 def test_the_configuration_in_the_docs_names_it(root: Path) -> None:
     assert yaml.safe_load(block(root, "yaml"))["objective"]["class_path"] == "medssl.objectives.agreement.Agreement"
+
+
+def test_the_test_in_the_docs_passes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("medssl.objectives.agreement")
+    exec(block(root, "python"), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    names: dict[str, Callable[[], None]] = {}
+    exec(block(root, "python", 1), names)
+    tests = [test for name, test in names.items() if name.startswith("test_")]
+    assert len(tests) == 1
+    tests[0]()
