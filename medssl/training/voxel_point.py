@@ -17,8 +17,14 @@ Pair = tuple[NDArray[np.float32], NDArray[np.bool_]]
 _THRESHOLDS = np.round(np.arange(0.2, 0.85, 0.05), 2)
 _LEAST_VOXELS = (1, 5, 10, 20, 40, 80)
 _LEAST_SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
-_EVERYTHING = (1, 0.0)
-_CHOICES = tuple(product(range(len(_THRESHOLDS)), _LEAST_SHARES, _LEAST_VOXELS))
+
+
+class Choice(NamedTuple):
+    """A threshold, by its place among those that are tried, and what a part of the mask must have at least to count."""
+
+    level: int
+    share: float = 0.0
+    voxels: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +54,9 @@ class Parts:
         sizes, hits = (np.bincount(part.ravel(), minlength=count + 1)[1:] for part in (numbered, numbered[inside]))
         return cls(sizes, hits, pairs[pairs[:, 0] > 0] - 1, int(lesions.max()), int(inside.sum()))
 
-    def kept(self, voxels: float, share: float) -> "Kept":
+    def kept(self, choice: Choice) -> "Kept":
         """What a least size and a least share of the largest component leave."""
-        kept = counted(self.sizes, min_voxels=voxels, min_share=share)
+        kept = counted(self.sizes, min_voxels=choice.voxels, min_share=choice.share)
         dice = 2 * self.hits[kept].sum() / (self.sizes[kept].sum() + self.voxels)
         found = len(np.unique(self.met[kept[self.met[:, 0]], 1]))
         return Kept(float(dice), found, int((self.hits[kept] == 0).sum()))
@@ -79,21 +85,23 @@ def voxel_point(pairs: Iterable[Pair], *, chosen_on: str, whole: bool = False) -
     parts = [list(_by_threshold(probability, lesion)) for probability, lesion in pairs]
     if not parts:
         return None
-    choices = [choice for choice in _CHOICES if not (whole and choice[1])]
-    level, share, voxels = max((choice for choice in choices if _is_allowed(parts, *choice)), key=lambda choice: _dice(parts, *choice))
-    left, everything = ([one[level].kept(*least) for one in parts] for least in ((voxels, share), _EVERYTHING))
+    shares = _LEAST_SHARES[:1] if whole else _LEAST_SHARES
+    choices = [Choice(*choice) for choice in product(range(len(_THRESHOLDS)), shares, _LEAST_VOXELS)]
+    left = {choice: [one[choice.level].kept(choice) for one in parts] for choice in choices}
+    f1 = {choice: _f1(left[choice], sum(one[0].lesions for one in parts)) for choice in choices}
+    best = max((choice for choice in choices if f1[choice] >= f1[Choice(choice.level)]), key=lambda choice: _dice(left[choice]))
     return {
         "unit": "voxel",
-        "threshold": float(_THRESHOLDS[level]),
-        "min_voxels": voxels,
-        "min_share": share,
+        "threshold": float(_THRESHOLDS[best.level]),
+        "min_voxels": best.voxels,
+        "min_share": best.share,
         "rule": "highest mean Dice of scans with lesion",
         "chosen_on": chosen_on,
         "locked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "n": len(parts),
-        "dice": _dice(parts, level, share, voxels),
-        "lesions_touched": sum(one.found for one in left),
-        "lesions_touched_by_any_part": sum(one.found for one in everything),
+        "dice": _dice(left[best]),
+        "lesions_touched": sum(one.found for one in left[best]),
+        "lesions_touched_by_any_part": sum(one.found for one in left[Choice(best.level)]),
     }
 
 
@@ -102,17 +110,11 @@ def _by_threshold(probability: NDArray[np.float32], lesion: NDArray[np.bool_]) -
     return (Parts.of(probability >= threshold, lesions) for threshold in _THRESHOLDS)
 
 
-def _dice(parts: Sequence[Sequence[Parts]], level: int, share: float, voxels: int) -> float:
-    return float(np.mean([one[level].kept(voxels, share).dice for one in parts]))
+def _dice(left: Sequence[Kept]) -> float:
+    return float(np.mean([one.dice for one in left]))
 
 
-def _is_allowed(parts: Sequence[Sequence[Parts]], level: int, share: float, voxels: int) -> bool:
-    """Whether lesions are told from false parts as well as with all parts at the same threshold."""
-    at_level = [one[level] for one in parts]
-    return _f1(at_level, voxels, share) >= _f1(at_level, *_EVERYTHING)
-
-
-def _f1(parts: Sequence[Parts], voxels: float, share: float) -> float:
-    left = [one.kept(voxels, share) for one in parts]
+def _f1(left: Sequence[Kept], lesions: int) -> float:
+    """F1 of lesions over all scans: twice the found ones, over those, the false parts and all lesions."""
     found, false = sum(one.found for one in left), sum(one.false for one in left)
-    return 2 * found / (found + false + sum(one.lesions for one in parts))
+    return 2 * found / (found + false + lesions)
