@@ -50,7 +50,7 @@ class Feed:
         return self._loader(CropDataset(cases, self.crops, seed=seed, fit=fit), steps, done, parts)
 
     def unlabelled(
-        self, cases: Sequence[Case], *, positives: Positives, steps: int, seed: int, done: int = 0, parts: int = 1, text_bytes: int = 256
+        self, cases: Sequence[Case], *, positives: Positives, steps: int, seed: int, done: int = 0, parts: int = 1, text_bytes: int = 0
     ) -> DataLoader[Unlabelled]:
         """The same for pretraining, with the crops and as much of the sentences as an objective asks for."""
         dataset = UnlabelledDataset(cases, self.crops, seed=seed, positives=positives, text_bytes=text_bytes)

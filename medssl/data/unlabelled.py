@@ -57,10 +57,10 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         seed: int,
         positives: Positives = "same",
         overlap: float = 0.5,
-        text_bytes: int = 256,
+        text_bytes: int = 0,
     ) -> None:
         self.cases, self.crops, self.positives, self.overlap = list(cases), crops, positives, overlap
-        self.text_bytes = min(text_bytes, max((len(case.row.report.encode()) for case in self.cases), default=1) or 1)
+        self.text_bytes = max(1, min(text_bytes, max((len(case.row.report.encode()) for case in self.cases), default=0)))
         self.draws = Draws(seed)
         self.visits: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases:

@@ -40,7 +40,6 @@ class ImageText(Objective):
         ConfigError: A temperature below 0.01, or nothing to read.
     """
 
-    reads_text = True
     compares = "patients"
 
     def __init__(

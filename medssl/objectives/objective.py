@@ -33,14 +33,12 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         positives: Which crops the method wants together.
-        reads_text: Whether it wants the sentences on the scans.
-        text_bytes: How much of a sentence it reads.
+        text_bytes: How much of the sentence on a scan it reads, 0 for nothing.
         compares: What it tells apart within a batch: samples, those of different patients, or nothing.
     """
 
     positives: Positives = "same"
-    reads_text: bool = False
-    text_bytes: int = 256
+    text_bytes: int = 0
     compares: Literal["nothing", "samples", "patients"] = "nothing"
 
     def __init__(self, encoder: Encoder) -> None:

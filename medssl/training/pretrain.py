@@ -169,12 +169,12 @@ def _check_shape(encoder: Encoder, channels: int, feed: Feed) -> None:
 
 
 def _check_reports(objective: Objective, rows: Sequence[ManifestRow]) -> None:
-    if objective.reads_text and not any(row.report for row in rows):
+    if objective.text_bytes and not any(row.report for row in rows):
         raise ManifestError(
             "no_rows",
             f"{type(objective).__name__} reads sentences, and no scan has one; give a table with a column report to medssl prepare",
         )
-    cut = sum(len(row.report.encode()) > objective.text_bytes for row in rows) if objective.reads_text else 0
+    cut = sum(len(row.report.encode()) > objective.text_bytes for row in rows) if objective.text_bytes else 0
     if cut:
         logger.warning("%d of %d sentences are longer than text_bytes %d and are cut there", cut, len(rows), objective.text_bytes)
 

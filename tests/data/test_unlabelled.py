@@ -78,7 +78,7 @@ def test_what_is_known_of_a_sequence_holds_for_its_neighbouring_slices() -> None
 
 
 def test_a_sentence_comes_as_bytes() -> None:
-    text = UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=0)[0]["text"]
+    text = UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=0, text_bytes=256)[0]["text"]
     assert bytes(text.tolist()).rstrip(b"\0") == b"no lesion"
 
 
