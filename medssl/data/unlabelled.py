@@ -46,7 +46,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         positives: `same`: one crop a sample; `overlap`: two crops of one scan that share at least `overlap` along each axis; `visit`:
             crops at about the same place of two scans of a patient, or overlapping ones where a patient has one scan.
         overlap: Least share along each axis.
-        text_bytes: Of a sentence on a scan; what is longer is cut.
+        text_bytes: Of a sentence on a scan; what is longer is cut, 0 reads none.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class UnlabelledDataset(Dataset[Unlabelled]):
         text_bytes: int = 0,
     ) -> None:
         self.cases, self.crops, self.positives, self.overlap = list(cases), crops, positives, overlap
-        self.text_bytes = max(1, min(text_bytes, max((len(case.row.report.encode()) for case in self.cases), default=0)))
+        longest = max((len(case.row.report.encode()) for case in self.cases), default=0)
+        self.text_bytes = min(text_bytes, max(longest, 1))
         self.draws = Draws(seed)
         self.visits: dict[str, list[Case]] = defaultdict(list)
         for case in self.cases:

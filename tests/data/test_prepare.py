@@ -448,7 +448,7 @@ def test_a_report_reaches_the_data_set_and_nothing_but_the_manifest(folder: Path
     table.write_text("\n".join([f"{header},report", *(f'{line},"Secret finding, stable."' for line in lines)]))
     prepare(folder, tmp_path / "store", workers=1)
     store = Store(tmp_path / "store")
-    sample = UnlabelledDataset(load_cases(store, store.manifest.rows, masks=False), Crops((8, 8)), seed=0)[0]
+    sample = UnlabelledDataset(load_cases(store, store.manifest.rows, masks=False), Crops((8, 8)), seed=0, text_bytes=256)[0]
     assert bytes(sample["text"].tolist()).rstrip(b"\0") == b"Secret finding, stable."
     holding = [path.name for path in (tmp_path / "store").rglob("*") if path.is_file() and b"Secret" in path.read_bytes()]
     assert holding == ["manifest.csv"]

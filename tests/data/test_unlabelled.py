@@ -94,7 +94,7 @@ def test_a_visit_with_fewer_slices_has_the_last_slice_too() -> None:
     assert _same_place((cases[0], [0, 0, 59]), cases[1]) == [0, 0, 11]
 
 
-@pytest.mark.parametrize(("limit", "read"), [(256, "no lesion"), (4, "no l")])
+@pytest.mark.parametrize(("limit", "read"), [(256, "no lesion"), (4, "no l"), (0, "")])
 def test_sentences_are_as_long_as_the_longest_or_cut_at_the_limit(limit: int, read: str) -> None:
     text = UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=0, text_bytes=limit)[0]["text"]
     assert bytes(text.tolist()) == read.encode()
