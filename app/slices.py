@@ -1,5 +1,6 @@
 """One slice as a picture: orientation, window, heat map and contours. Pure arrays, no screen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
+from medssl.scoring.finding import Corners
 from medssl.volume import Array
 from volumes import ScanMaps
 
@@ -53,7 +55,7 @@ class Look:
         window: Width of the grey scale in units of the image.
         level: Its centre.
         heat: Opacity of the probability map, 0 to 1.
-        contour: Draw the outline of the predicted mask.
+        contour: Draw the outline of the predicted mask, or the boxes of a detector.
         truth: Draw the outline of the true lesions.
         letters: Write the directions at the edges.
     """
@@ -92,7 +94,7 @@ def picture_size(maps: ScanMaps, plane: Plane) -> tuple[int, int]:
     return max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
 
 
-def draw_slice(maps: ScanMaps, plane: Plane, index: int, look: Look) -> Image.Image:
+def draw_slice(maps: ScanMaps, plane: Plane, index: int, look: Look, boxes: Sequence[Corners] = ()) -> Image.Image:
     """Draw a slice with its overlays on a square black canvas.
 
     Args:
@@ -100,6 +102,7 @@ def draw_slice(maps: ScanMaps, plane: Plane, index: int, look: Look) -> Image.Im
         plane: One of `PLANES`.
         index: Voxel index along the axis of the plane.
         look: Window and overlays.
+        boxes: Lower and upper corners of lesions that have no mask, in voxel indices.
     """
     size = picture_size(maps, plane)
     grey = resized(windowed(oriented(maps.image, plane, index), look), size, Image.Resampling.BICUBIC)
@@ -110,8 +113,11 @@ def draw_slice(maps: ScanMaps, plane: Plane, index: int, look: Look) -> Image.Im
         if mask is not None and wanted:
             inside = resized(percent(oriented(mask, plane, index)), size, Image.Resampling.NEAREST) > 0
             colour = with_contour(colour, inside, tint)
+    picture = Image.fromarray(colour.astype(np.uint8))
+    if look.contour:
+        draw_boxes(picture, boxes, maps.shape, plane, index)
     canvas = Image.new("RGB", (CANVAS, CANVAS))
-    canvas.paste(Image.fromarray(colour.astype(np.uint8)), ((CANVAS - size[0]) // 2, (CANVAS - size[1]) // 2))
+    canvas.paste(picture, ((CANVAS - size[0]) // 2, (CANVAS - size[1]) // 2))
     return with_letters(canvas, plane.edges) if look.letters else canvas
 
 
@@ -146,6 +152,18 @@ def with_contour(colour: NDArray[np.float64], mask: NDArray[np.bool_], tint: tup
     edge = mask & ~binary_erosion(mask, iterations=CONTOUR_PIXELS)
     colour[edge] = tint
     return colour
+
+
+def draw_boxes(picture: Image.Image, boxes: Sequence[Corners], shape: tuple[int, int, int], plane: Plane, index: int) -> None:
+    """Draw the edges of the boxes that a slice cuts."""
+    across, up = (axis for axis in range(3) if axis != plane.axis)
+    pen = ImageDraw.Draw(picture)
+    for lower, upper in boxes:
+        if lower[plane.axis] < index + 0.5 and upper[plane.axis] > index - 0.5:
+            # Columns and rows count down along the axes of the array, whose voxel i reaches from i - 0.5 to i + 0.5.
+            left, right = (picture.width * (1 - (corner[across] + 0.5) / shape[across]) for corner in (upper, lower))
+            top, bottom = (picture.height * (1 - (corner[up] + 0.5) / shape[up]) for corner in (upper, lower))
+            pen.rectangle((left, top, right, bottom), outline=PREDICTED, width=CONTOUR_PIXELS)
 
 
 def with_letters(canvas: Image.Image, edges: str) -> Image.Image:

@@ -13,8 +13,14 @@ def begin_window(maps: ScanMaps, finding: Finding) -> None:
     st.session_state["preset"], st.session_state["window"] = name, window
 
 
-def pick_look(maps: ScanMaps, finding: Finding) -> Look:
-    """Window and overlays, chosen in the popover `Display`."""
+def pick_look(maps: ScanMaps, finding: Finding, *, marked: bool) -> Look:
+    """Window and overlays, chosen in the popover `Display`.
+
+    Args:
+        maps: The scan.
+        finding: What the model found.
+        marked: There are outlines of lesions to draw.
+    """
     named = presets(maps, finding.modality)
     state = st.session_state
     # A closed popover does not keep the values of its widgets when their ranges change with the scan, so they are set anew.
@@ -27,16 +33,16 @@ def pick_look(maps: ScanMaps, finding: Finding) -> Look:
     widest, lowest, highest = max(1.5 * (high - low), *widths), min(low, *levels), max(high, low + step, *levels)
     width = st.slider("Window", min(step, *widths), widest, step=step, key="window_width", on_change=follow_sliders)
     level = st.slider("Level", lowest, highest, step=step, key="window_level", on_change=follow_sliders)
-    heat, contour, truth = pick_overlays(maps)
+    heat, contour, truth = pick_overlays(maps, marked=marked)
     return Look(window=width, level=level, heat=heat, contour=contour, truth=truth, letters=not finding.nominal)
 
 
-def pick_overlays(maps: ScanMaps) -> tuple[float, bool, bool]:
+def pick_overlays(maps: ScanMaps, *, marked: bool) -> tuple[float, bool, bool]:
     """Opacity of the probability map, and whether to draw the predicted and the true contour."""
     heat, contour, truth = 0.0, False, False
     if maps.probability is not None:
         heat = st.slider("Probability map opacity", 0.0, 1.0, 0.4, key="heat_opacity", persist_state="session")
-    if maps.mask is not None:
+    if marked:
         contour = st.toggle("Predicted contour (orange)", value=True, key="show_contour", persist_state="session")
     if maps.lesion is not None:
         truth = st.toggle("Reference contour (green)", value=False, key="show_truth", persist_state="session")

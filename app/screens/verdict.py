@@ -16,8 +16,8 @@ def record_verdict(results: Results, finding: Finding, decisions: pd.DataFrame, 
     Args:
         results: The results folder.
         finding: What the model found.
-        decisions: All decisions so far.
-        label: 1 lesion, 0 none, NaN unknown; told only to a reviewer who has decided, so that it cannot lead.
+        decisions: All decisions so far; those of others are told only to a reviewer who has decided, so that they cannot lead.
+        label: 1 lesion, 0 none, NaN unknown; told only then, too.
     """
     st.divider()
     reviewer = st.text_input("Reviewer", key="reviewer", max_chars=40, placeholder="initials or code", persist_state="session").strip()
@@ -38,8 +38,10 @@ def record_verdict(results: Results, finding: Finding, decisions: pd.DataFrame, 
                 width="stretch",
             )
     show_outcome()
+    if not len(mine):
+        return
     show_history(decisions[decisions["scan"] == finding.scan_id])
-    if len(mine) and not pd.isna(label):
+    if not pd.isna(label):
         st.caption("Reference: lesion" if label == 1 else "Reference: no lesion")
 
 

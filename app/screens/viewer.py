@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from medssl.scoring.finding import Finding, Triple
+from medssl.scoring.finding import Corners, Finding, Triple
 from screens.display import begin_window, pick_look
 from slices import PLANES, Plane, draw_slice
 from volumes import ScanMaps
@@ -25,15 +25,21 @@ def show_viewer(maps: ScanMaps, finding: Finding) -> None:
         )
         name = chosen or name
         bar.button("Most suspicious", key="most_suspicious", on_click=go_to_suspicious, args=(finding,), shortcut="S")
+    boxes = boxes_of(maps, finding)
     with bar.popover("Display", icon=":material/tune:"):
-        look = pick_look(maps, finding)
+        look = pick_look(maps, finding, marked=maps.mask is not None or bool(boxes))
     index = pick_slice(name, maps.shape[PLANES[name].axis])
     caption = describe(maps, finding, name, index)
-    st.image(draw_slice(maps, PLANES[name], index, look), caption=caption, width="stretch", output_format="PNG", alt=caption)
+    st.image(draw_slice(maps, PLANES[name], index, look, boxes), caption=caption, width="stretch", output_format="PNG", alt=caption)
     if len(finding.slice_scores) > 1:
         show_slice_scores(finding, index if name == "Axial" else None)
     if find_spec("medssl.viewer") is None:
         st.caption("Plain slice viewer: the interactive viewer is not built here (`make setup` with Node builds it).")
+
+
+def boxes_of(maps: ScanMaps, finding: Finding) -> list[Corners]:
+    """Boxes of lesions where there is no mask to outline, as a detector finds them."""
+    return [lesion.box_voxel for lesion in finding.lesions if lesion.box_voxel is not None] if maps.mask is None else []
 
 
 def begin_scan(maps: ScanMaps, finding: Finding) -> None:

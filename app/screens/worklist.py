@@ -12,7 +12,8 @@ OPEN = "not reviewed"
 
 def pick_scan(results: Results, decisions: pd.DataFrame) -> str:
     """The scan to read: from the address, else the first of the filtered list."""
-    rows = with_decisions(results.table, decisions)
+    reviewer = str(st.session_state.get("reviewer") or "").strip()
+    rows = with_decisions(results.table, decisions[decisions["reviewer"] == reviewer])
     shown = pick_rows(rows)
     order = shown["scan_id"].tolist()
     st.session_state["worklist_order"] = order
@@ -29,8 +30,8 @@ def pick_scan(results: Results, decisions: pd.DataFrame) -> str:
 
 
 def with_decisions(table: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `decision`: the verdicts of all reviewers that stand now."""
-    standing = current(decisions).groupby("scan")["verdict"].agg(lambda found: ", ".join(sorted(set(found))))
+    """Add the column `decision`: what stands now of the decisions of one reviewer; those of others must not lead."""
+    standing = current(decisions).set_index("scan")["verdict"]
     return table.assign(decision=table["scan_id"].map(standing).fillna("") if len(standing) else "")
 
 
@@ -44,7 +45,7 @@ def pick_rows(rows: pd.DataFrame) -> pd.DataFrame:
     if verdict != EVERY:
         rows = rows[(rows["status"] if verdict == "rejected" else rows["verdict"]) == verdict]
     if decision != EVERY:
-        rows = rows[rows["decision"] == "" if decision == OPEN else rows["decision"].map(lambda said: decision in said.split(", "))]
+        rows = rows[rows["decision"] == ("" if decision == OPEN else decision)]
     return rows if site == EVERY else rows[rows["site"] == site]
 
 

@@ -282,10 +282,23 @@ def test_another_reader_does_not_find_the_answer_of_the_one_before(results, open
     assert (app.session_state["verdict"], app.session_state["confidence"]) == ("disagree", 95)
 
 
+def test_decisions_of_others_are_told_only_after_ones_own(results, open_app):
+    save_decision(results / "review.sqlite", Decision("case_a", "AB", "disagree", 80, "an artefact", "model0123456789"))
+    app = open_app(results)
+    app.text_input(key="reviewer").set_value("CD").run()
+    assert "artefact" not in texts(app)
+    assert app.dataframe[0].value["decision"].tolist() == [""] * 4
+    app.radio(key="verdict").set_value("agree")
+    app.button(key="save").click().run()
+    assert "AB disagree (80 %): an artefact" in texts(app)
+    assert app.dataframe[0].value["decision"].tolist() == ["agree", "", "", ""]
+
+
 def test_the_filter_for_agreement_leaves_disagreement_out(results, open_app):
     for scan, verdict in (("case_a", "agree"), ("case_b", "disagree")):
         save_decision(results / "review.sqlite", Decision(scan, "AB", verdict, 80, "", "model0123456789"))
     app = open_app(results)
+    app.text_input(key="reviewer").set_value("AB").run()
     app.selectbox(key="filter_decision").set_value("agree").run()
     assert app.dataframe[0].value["scan_id"].tolist() == ["case_a"]
 

@@ -47,6 +47,22 @@ def test_contours_are_drawn_only_when_wanted():
     assert not (bare == PREDICTED).all(axis=2).any()
 
 
+@pytest.mark.parametrize(("name", "inside", "outside"), [("Axial", 3, 6), ("Coronal", 2, 0), ("Sagittal", 5, 1)])
+def test_a_box_is_drawn_where_a_mask_of_its_voxels_would_be(name, inside, outside):
+    shape = (8, 6, 10)
+    mask = np.zeros(shape, np.uint8)
+    mask[4:7, 1:4, 2:5] = 1
+    bare = maps_with(np.zeros(shape, np.float32))
+    boxes = [((3.5, 0.5, 1.5), (6.5, 3.5, 4.5))]
+    pen = Look(1, 0.5, letters=False)
+    boxed = np.asarray(draw_slice(bare, PLANES[name], inside, pen, boxes)) == PREDICTED
+    outlined = np.asarray(draw_slice(maps_with(bare.image, mask=mask), PLANES[name], inside, pen)) == PREDICTED
+    corners = [[(hits.min(), hits.max()) for hits in np.nonzero(found.all(axis=2))] for found in (boxed, outlined)]
+    assert np.abs(np.subtract(*corners)).max() <= 1
+    for index, look in ((outside, pen), (inside, Look(1, 0.5, contour=False))):
+        assert not (np.asarray(draw_slice(bare, PLANES[name], index, look, boxes)) == PREDICTED).all(axis=2).any()
+
+
 def test_the_heat_map_leaves_tissue_without_suspicion_as_it_is():
     image = np.full((8, 8, 1), 0.5, np.float32)
     probability = np.zeros_like(image)
