@@ -5,12 +5,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,20 @@ from numpy.typing import NDArray
 from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
 from medssl.data.fingerprint import Bits, fingerprint
 from medssl.data.manifest import ManifestRow, row_warnings
-from medssl.data.masks import class_values
+from medssl.data.masks import class_values, drawn
 from medssl.data.preprocess import Preprocess
 from medssl.data.seals import read_sealed, seal
-from medssl.errors import ScanError
+from medssl.errors import ScanError, UsageError
 from medssl.files import write_whole
 from medssl.io.dicom_case import read_case
-from medssl.io.discover import read_volume
+from medssl.io.discover import Scan, find_sources, read_scan
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.voxels import exact_sha256, voxels_sha256
 from medssl.volume import Volume
 
-_POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in another file of the folder
-_VOLUME = re.compile(r"t\d{3,}")  # of a file of several
+_POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in other files of the folder
+_MAY_POINT_ELSEWHERE = (".nii", ".nrrd", ".mha")  # they may lie in one other file
+_LEARNED = 2  # version of what is remembered of a scan; what was remembered before is read again
 _SAME_PLACE = 0.1  # of a voxel: grids whose corners lie further apart are not the same
 _RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
 
@@ -51,6 +51,7 @@ class Intake:
         voxels_sha256: The fingerprint of the report, over rounded values.
         content_sha256: Hash of all that a stored scan is made from: voxels, place and mask.
         signs: Fingerprint of the scan; None when refused.
+        format: Format by content; empty where nothing was read.
     """
 
     row: ManifestRow
@@ -63,6 +64,7 @@ class Intake:
     voxels_sha256: str = ""
     content_sha256: str = ""
     signs: Bits | None = None
+    format: str = ""
 
     @property
     def status(self) -> str:
@@ -76,7 +78,7 @@ class Intake:
         return {
             "scan_id": self.row.scan_id,
             "source": self.row.image,
-            "format": _format(self.row.sources[0]),
+            "format": self.format or "unknown",
             "status": self.status,
             "reasons": [self.refusal] if self.refusal else list(self.warnings),
             "modality": self.row.modality,
@@ -85,12 +87,6 @@ class Intake:
             "affine_ras": self.affine_ras,
             "voxels_sha256": self.voxels_sha256 or None,
         }
-
-
-def _format(image: str) -> str:
-    """The ending of the file that a scan lies in; a folder holds a DICOM series."""
-    place = PurePosixPath(image)
-    return (place.suffix or (place.parent.suffix if _VOLUME.fullmatch(place.name) else "")).lstrip(".") or "dicom"
 
 
 @dataclass(frozen=True)
@@ -145,18 +141,27 @@ def take_in(reading: Reading) -> Intake:
     if known is not None:
         return known
     try:
-        image, lesion = read_row(reading.folder, row, reading.options)
-        told = _told(reading, image)
-        intake = _learned(_filled(row, told), image, lesion)
+        parts = _read_parts(reading.folder, row, reading.options)
+        told = _told(parts)
+        intake = _learned(_filled(row, told), parts)
         if reading.preprocess is not None:
-            _put(Storing(reading.folder, reading.store, intake.row, intake.content_sha256, reading.preprocess), image, lesion)
+            _put(Storing(reading.folder, reading.store, intake.row, intake.content_sha256, reading.preprocess), parts.image, parts.lesion)
     except ScanError as error:
-        return Intake(row, refusal=error.code, note=str(error))
+        return Intake(row, refusal=error.code, note=str(error), format=_format(reading))
     except MemoryError:
-        return Intake(row, refusal="too_large", note="too_large: the scan does not fit into memory")
+        return Intake(row, refusal="too_large", note="too_large: the scan does not fit into memory", format=_format(reading))
     if is_settled:
         write_whole(memory, [seal(_memory(intake, stamp, told))])
     return intake
+
+
+def _format(reading: Reading) -> str:
+    """The format by content of a scan that was refused, empty where it is not one."""
+    try:
+        formats = {each.format for each in find_sources(reading.folder / reading.row.sources[0], reading.options)}
+    except UsageError:
+        return ""
+    return formats.pop() if len(formats) == 1 else ""
 
 
 def keep(storing: Storing) -> bool:
@@ -176,6 +181,23 @@ def keep(storing: Storing) -> bool:
     return was_there
 
 
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """What a row was read from, put together.
+
+    Args:
+        image: The channels in one volume.
+        lesion: The mask in the same place, None where there is none.
+        first: The first channel that is there.
+        warnings: Codes of what is odd about the channels and the mask.
+    """
+
+    image: Volume
+    lesion: Volume | None
+    first: Scan
+    warnings: tuple[str, ...]
+
+
 def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -> tuple[Volume, Volume | None]:
     """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
 
@@ -184,18 +206,31 @@ def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -
     Raises:
         ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
     """
-    channels = {part: read_volume(folder / part, options).to_ras() for part in row.sources}
-    image = channels[row.sources[0]]
-    if any(channel.shape != image.shape for channel in channels.values()):
-        raise ScanError("channel_mismatch", "the channels of the scan have different shapes")
-    absent = np.zeros_like(image.array)
-    image = replace(image, array=np.concatenate([channels[part].array if part else absent for part in row.image.split(";")]))
+    parts = _read_parts(folder, row, options)
+    return parts.image, parts.lesion
+
+
+def _read_parts(folder: Path, row: ManifestRow, options: ReadOptions) -> _Parts:
+    channels = {part: read_scan(folder / part, options) for part in row.sources}
+    first = channels[row.sources[0]]
+    if any(not _is_in_place(channel.volume, first.volume) for channel in channels.values()):
+        raise ScanError("channel_mismatch", "the channels of the scan have different shapes or places")
+    absent = np.zeros_like(first.volume.array)
+    stacked = np.concatenate([channels[part].volume.array if part else absent for part in row.image.split(";")])
+    image, warnings = replace(first.volume, array=stacked), [code for channel in channels.values() for code in channel.warnings]
     if not row.lesion:
-        return image, None
-    lesion = read_volume(folder / row.lesion, options, constant_allowed=True).to_ras()
-    if lesion.shape != image.shape or _apart(lesion, image) > _SAME_PLACE * min(image.spacing_mm):
-        raise ScanError("label_mismatch", f"the mask has shape {lesion.shape} or place unlike the scan's {image.shape}")
-    return image, replace(lesion, affine=image.affine)
+        return _Parts(image, None, first, tuple(dict.fromkeys(warnings)))
+    mask = read_scan(folder / row.lesion, options, constant_allowed=True)
+    if not _is_in_place(mask.volume, image):
+        raise ScanError("label_mismatch", f"the mask has shape {mask.volume.shape} or place unlike the scan's {image.shape}")
+    array, is_whole = drawn(mask.volume.array, lossy=mask.source.format == "jpeg")
+    warnings += [*mask.warnings, *([] if is_whole else ["mask_not_whole"])]
+    return _Parts(image, replace(mask.volume, array=array, affine=image.affine), first, tuple(dict.fromkeys(warnings)))
+
+
+def _is_in_place(one: Volume, other: Volume) -> bool:
+    """Whether two grids are one, but for rounding."""
+    return one.shape == other.shape and _apart(one, other) <= _SAME_PLACE * min(other.spacing_mm)
 
 
 def _apart(one: Volume, other: Volume) -> float:
@@ -216,11 +251,11 @@ def _put(storing: Storing, image: Volume, lesion: Volume | None) -> None:
     )
 
 
-def _told(reading: Reading, image: Volume) -> dict[str, str]:
+def _told(parts: _Parts) -> dict[str, str]:
     """What the files of a scan tell for its row: the header of a DICOM scan, and the distance of slices where there is geometry."""
-    source = reading.row.sources[0]
-    told = read_case(reading.folder / source) if _format(source) in ("dicom", "dcm") else {}
-    return told if image.nominal else told | {"slice_mm": f"{image.spacing_mm[2]:.4g}"}
+    source = parts.first.source
+    told = read_case(source.files[0].path) if source.files and source.packed is None else {}
+    return told if parts.image.nominal else told | {"slice_mm": f"{parts.first.slice_mm:.4g}"}
 
 
 def _filled(row: ManifestRow, told: Mapping[str, str]) -> ManifestRow:
@@ -228,7 +263,8 @@ def _filled(row: ManifestRow, told: Mapping[str, str]) -> ManifestRow:
     return replace(row, **{name: value for name, value in told.items() if not getattr(row, name)})  # type: ignore[arg-type]
 
 
-def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
+def _learned(row: ManifestRow, parts: _Parts) -> Intake:
+    image, lesion = parts.image, parts.lesion
     has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
     full = replace(row, sha256=exact_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
     return Intake(
@@ -236,10 +272,11 @@ def _learned(row: ManifestRow, image: Volume, lesion: Volume | None) -> Intake:
         shape=image.shape,
         spacing_mm=image.spacing_mm,
         affine_ras=image.affine.tolist(),
-        warnings=row_warnings(row),
+        warnings=(*parts.warnings, *row_warnings(row)),
         voxels_sha256=voxels_sha256(image),
         content_sha256=_content_sha256(image, lesion),
         signs=fingerprint(image),
+        format=parts.first.source.format,
     )
 
 
@@ -265,6 +302,8 @@ def _memory(intake: Intake, stamp: str, told: Mapping[str, str]) -> dict[str, An
         "stamp": stamp,
         "row": {"sha256": row.sha256, "has_lesion": row.has_lesion, "modality": row.modality, "nominal": row.nominal},
         "told": dict(told),
+        "format": intake.format,
+        "warnings": [code for code in intake.warnings if code not in row_warnings(row)],
         "shape": intake.shape,
         "spacing_mm": intake.spacing_mm,
         "affine_ras": intake.affine_ras,
@@ -283,22 +322,22 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
     signs = np.frombuffer(base64.b64decode(record["signs"]), np.uint64).reshape(2, 4, -1)
     said = record["row"] if row.lesion else {**record["row"], "has_lesion": row.has_lesion}
     return Intake(
-        row=_filled(replace(row, **said), record.get("told", {})),
+        row=_filled(replace(row, **said), record["told"]),
         shape=(i, j, k),
         spacing_mm=(i_mm, j_mm, k_mm),
         affine_ras=record["affine_ras"],
-        warnings=row_warnings(row),
+        warnings=(*record["warnings"], *row_warnings(row)),
         voxels_sha256=record["voxels_sha256"],
         content_sha256=record["content_sha256"],
         signs=signs,
+        format=record["format"],
     )
 
 
 def _stamp(reading: Reading) -> tuple[str, bool]:
     """A digest of the files a scan is read from, as the file system tells them apart, and whether they have been left alone for a while."""
     row = reading.row
-    classes = "classes " if row.lesion else ""  # readings of before masks told classes apart are made again
-    found = [f"{FORMAT} {importlib.metadata.version('medssl')} {row.image} {classes}{row.lesion} {row.modality}"]
+    found = [f"{FORMAT} {_LEARNED} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
     found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
     newest = 0
     for part in (*row.sources, *([row.lesion] if row.lesion else [])):
@@ -310,13 +349,14 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
 
 
 def _files(path: Path, root: Path) -> Iterator[Path]:
-    """The files that a scan may be read from: one, all of a folder, or the archive that it is in."""
+    """The files that a scan may be read from: one, with the one that it points to, all of a folder, or the archive that it is in."""
     while not path.exists() and path != root:
         path = path.parent
     if path.is_file() and path.suffix.lower() in _POINTS_ELSEWHERE:
         path = path.parent
     if path.is_file():
-        yield path
+        pointed = [each.data for each in find_sources(path)] if path.suffix.lower() in _MAY_POINT_ELSEWHERE else []
+        yield from (path, *(data for data in pointed if data is not None and data.is_file()))
         return
     for folder, folders, names in os.walk(path):
         folders.sort()

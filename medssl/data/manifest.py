@@ -36,7 +36,7 @@ _ALIASES = {
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 _NOT_LABELS = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "inf", "-inf", "?"})
 _UNKNOWN = frozenset({"unknown", "unlabelled", "unlabeled"})
-_CLASS_NAME = re.compile(r"[^\W_][\w .,+()/-]{0,63}")
+_CLASS_NAME = re.compile(r"[^\W_][\w .,+()'’/-]{0,63}")
 _SCAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 _SUFFIXES = (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".bmp")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -253,7 +253,7 @@ def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | N
     where = f"row {number} of {table.name}"
     known = {name: cells.get(name, "") for name in COLUMNS}
     own = _OWN_COLUMN in cells
-    label = "" if "label" not in cells or (own and not known["label"]) else _label(known["label"], where)
+    label = "" if "label" not in cells or (own and not known["label"]) else label_of(known["label"], where)
     image = ";".join(part and _place(part, where, table=table, root=root) for part in _sequences(known["image"], where))
     lesion = _place(known["lesion"], where, table=table, root=root) if known["lesion"] else ""
     split = known["split"].casefold()
@@ -266,8 +266,12 @@ def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | N
     return ManifestRow(**{**known, **changed, "nominal": nominal})  # type: ignore[arg-type]
 
 
-def _label(text: str, where: str) -> str:
-    """A label as it is kept: one class, or several with `;` between them."""
+def label_of(text: str, where: str) -> str:
+    """A label as it is kept: one class, or several with `;` between them.
+
+    Raises:
+        ManifestError: `bad_label`.
+    """
     parts = [part.strip() for part in text.split(";")]
     return ";".join(_class(part, where) for part in parts) if len(parts) > 1 else _class(text, where)
 
@@ -292,7 +296,7 @@ def _sequences(text: str, where: str) -> list[str]:
 
 def _place(text: str, where: str, *, table: Path, root: Path | None) -> str:
     """A path of a table as a plain posix path below the data folder."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text) or text.startswith(("//", "\\\\")):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(//|[^/]*$)", text) or text.startswith(("//", "\\\\")):
         raise ManifestError("not_a_path", f"{where} has a URL where a path in the folder is needed; copy the file there")
     plain = text.replace("\\", "/")
     if plain.startswith(("/", "~")) or PureWindowsPath(plain).drive:

@@ -8,7 +8,30 @@ from numpy.typing import NDArray
 
 _MOST_CLASSES = 16  # a mask of more values numbers its lesions, or is no drawing at all, and counts as lesion against none
 _LARGEST = 255
+_ROUNDING = 1e-3  # values this near to a whole number are that number
 LESION = (1, _LARGEST)  # what masks of lesion against none hold
+
+
+def drawn(mask: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[Any], bool]:
+    """A mask of whole numbers, and whether it was one: fractions and shades of grey become 1 where they reach half of their range.
+
+    Rounding left by a scale factor is no fraction. Shades are what a lossy picture makes of a drawing, or a soft brush: many values up to
+    255. Masks of more values that are no shades number their lesions and stay.
+
+    Args:
+        mask: Values >= 0, 0 where there is nothing.
+        lossy: It comes from a format that does not keep values.
+    """
+    if mask.dtype.kind == "f":
+        mask = np.nan_to_num(mask, nan=0.0, posinf=0.0, neginf=0.0)
+    whole = np.rint(mask) if mask.dtype.kind == "f" else mask
+    top = mask.max(initial=0)
+    if not np.allclose(mask, whole, rtol=0, atol=_ROUNDING):
+        return np.asarray(mask >= max(top, 1) / 2, dtype=np.uint8), False
+    shades = whole.max(initial=0) == _LARGEST and len(np.unique(whole)) > _MOST_CLASSES
+    if top > 1 and (lossy or shades):
+        return np.asarray(whole > top / 2, dtype=np.uint8), False
+    return whole, True
 
 
 def class_values(mask: NDArray[Any]) -> tuple[int, ...]:

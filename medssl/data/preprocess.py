@@ -82,7 +82,8 @@ class Preprocess:
     def lesion(self, lesion: Volume, prepared: Volume) -> NDArray[np.uint8]:
         """A mask `(1, I, J, K)` on the grid of its prepared scan: its own values where it tells classes apart, else 0 and 1.
 
-        Where the grid changes, a voxel is lesion where half of it is, and of the class that has most of it.
+        Where the grid changes, a voxel is lesion where half of it is, and of the class that has most of it; a lesion too small for that
+        keeps the voxel that holds most of it.
 
         Args:
             lesion: The mask on the scan's own grid.
@@ -90,7 +91,10 @@ class Preprocess:
         """
         lesion = lesion.to_ras()
         mask, values = lesion.array[0][_place(prepared, lesion)], class_values(lesion.array)
-        inside = np.asarray(resample((mask > 0).astype(np.float32), prepared.shape) >= 0.5, dtype=np.uint8)[None]
+        inside = np.asarray(resample((mask > 0).astype(np.float32), prepared.shape) >= 0.5, dtype=np.uint8)
+        if mask.shape != prepared.shape:
+            _keep_small(mask > 0, inside)
+        inside = inside[None]
         if not values:
             return inside
         shares = [resample((mask == value).astype(np.float32), prepared.shape) for value in values]
@@ -122,6 +126,19 @@ class Preprocess:
         settings = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         read = settings.pop("read", {})
         return cls(**settings, read=ReadOptions(**read))  # type: ignore[arg-type]
+
+
+def _keep_small(mask: NDArray[np.bool_], inside: NDArray[np.uint8]) -> None:
+    """Mark one voxel for each lesion (connected over corners) that has none on the new grid over the same field of view."""
+    from scipy.ndimage import find_objects, label
+
+    labels, _ = label(mask, np.ones((3, 3, 3)))
+    for number, box in enumerate(find_objects(labels), start=1):
+        voxels = np.argwhere(labels[box] == number) + [part.start for part in box]
+        places = ((voxels + 0.5) * inside.shape / mask.shape).astype(int)
+        if not inside[tuple(places.T)].any():
+            found, counts = np.unique(places, axis=0, return_counts=True)
+            inside[tuple(found[np.argmax(counts)])] = 1
 
 
 def _float32(values: NDArray[np.floating]) -> Float:

@@ -1,8 +1,11 @@
 """A folder to scans: every file below it ends in a volume, a warning or a named refusal. Trust rules 1 and 12."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from medssl.errors import ScanError, UsageError
 from medssl.io import metaimage, mgh, nifti, nrrd
@@ -20,12 +23,24 @@ from medssl.io.tilt import straightened
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
 
-__all__ = ["Source", "check_folder", "find_sources", "read_folder", "read_record", "read_source", "read_volume", "refuse"]
+__all__ = [
+    "Scan",
+    "Source",
+    "check_folder",
+    "find_sources",
+    "read_folder",
+    "read_record",
+    "read_scan",
+    "read_source",
+    "read_volume",
+    "refuse",
+]
 
 _READERS = {"nifti": nifti.read_nifti, "nrrd": nrrd.read_nrrd, "metaimage": metaimage.read_metaimage, "mgh": mgh.read_mgh}
 _COUNTERS = {"nifti": nifti.count_volumes, "nrrd": nrrd.count_volumes, "metaimage": metaimage.count_volumes, "mgh": mgh.count_volumes}
 _NO_KIND = frozenset({"unknown", "empty", "unreadable"})
 _PICTURES = frozenset({"png", "jpeg", "tiff"})
+_SERIES = re.compile(r"series-[0-9a-f]{10}(-\d+)?")
 _NO_FORMAT = {
     ("nifti", ""): "not_nifti",
     ("nifti", ".gz"): "corrupt_gzip",
@@ -35,17 +50,37 @@ _NO_FORMAT = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One scan that was read.
+
+    Args:
+        volume: In the closest RAS order.
+        source: What it was read from.
+        warnings: Codes of what is odd about it.
+        slice_mm: Distance of its slices as they were stored, in mm.
+    """
+
+    volume: Volume
+    source: Source
+    warnings: tuple[str, ...]
+    slice_mm: float
+
+
 def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]:
     """What scans are read from below a folder, or one file; each has an id of its own.
 
     Args:
-        folder: A folder, a file, or a place inside a zip archive (`a.zip/inner`) or of one volume of a file (`a.nii.gz/t003`).
+        folder: A folder, a file, or a place inside a zip archive (`a.zip/inner`), of one volume of a file (`a.nii.gz/t003`) or of one
+            DICOM series among the scans of a folder (`a/series-0123456789`).
         options: How they are read.
 
     Raises:
         UsageError: `not_found`.
         NoSpaceError: The folder for temporary files is full.
     """
+    if _SERIES.fullmatch(folder.name) and not folder.exists() and folder.parent.exists():
+        return _series(folder, options)
     archive = next((each for each in folder.parents if each.is_file()), None)
     if archive is None:
         return [replace(each, options=options) for each in _sources(walk(folder), folder, options)]
@@ -53,6 +88,14 @@ def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]
     if not inside:
         raise UsageError(f"not_found: {folder.name} is not in {archive.name}")
     return inside
+
+
+def _series(place: Path, options: ReadOptions) -> list[Source]:
+    """The one series of that id in a folder or archive."""
+    found = [each for each in find_sources(place.parent, options) if each.format == "dicom" and each.scan_id == place.name]
+    if not found:
+        raise UsageError(f"not_found: {place.parent.name} holds no {place.name}")
+    return found
 
 
 def _leads_to(source: str, place: Path) -> bool:
@@ -223,10 +266,15 @@ def refuse(source: Source, reasons: tuple[str, ...]) -> ScanRecord:
 
 
 def read_volume(path: Path, options: ReadOptions = AS_STORED, *, constant_allowed: bool = False) -> Volume:
-    """The volume of one file, or of a folder with one DICOM series.
+    """The volume of one scan; takes and raises what `read_scan` does."""
+    return read_scan(path, options, constant_allowed=constant_allowed).volume
+
+
+def read_scan(path: Path, options: ReadOptions = AS_STORED, *, constant_allowed: bool = False) -> Scan:
+    """The scan of one file, or of a folder with one DICOM series.
 
     Args:
-        path: File or folder.
+        path: What `find_sources` takes.
         options: How it is read.
         constant_allowed: It is a mask, which may be empty or full.
 
@@ -245,9 +293,11 @@ def read_volume(path: Path, options: ReadOptions = AS_STORED, *, constant_allowe
     if source.problems:
         raise ScanError(source.problems[0], "the scan was refused; run medssl check")
     try:
-        return finish(_read_raw(source, mask=constant_allowed), constant_allowed=constant_allowed, fingerprint=False)[0]
+        raw = _read_raw(source, mask=constant_allowed)
+        volume, _, found = finish(raw, constant_allowed=constant_allowed, fingerprint=False)
     except MemoryError as error:
         raise ScanError("too_large", "the scan does not fit into memory") from error
+    return Scan(volume, source, tuple(dict.fromkeys(source.warnings + found)), float(np.linalg.norm(raw.affine[:3, 2])))
 
 
 def check_folder(folder: Path) -> dict[str, object]:

@@ -12,7 +12,9 @@ import pytest
 from medssl.data.layouts import detect, find_layout, split_volumes
 from medssl.data.manifest import ManifestRow
 from medssl.errors import ManifestError, UsageError
+from medssl.io.discover import read_volume
 from medssl.io.options import ReadOptions
+from medssl.io.voxels import exact_sha256
 from medssl.phantom import make_cohort
 from tests.data.conftest import picture
 
@@ -117,6 +119,81 @@ def test_series_of_one_patient_in_two_folders_are_one_patient(tmp_path: Path) ->
     assert "PHANTOM" not in first.patient
 
 
+def second_series(series: Path, folder: Path) -> Path:
+    """A copy of a series under another number, its files with other names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in series.iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{header.InstanceNumber}"
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        header.PixelData = (255 - np.frombuffer(header.PixelData, np.uint8)).tobytes()
+        header.save_as(folder / f"second_{path.name}")
+    return folder
+
+
+def test_every_series_of_a_folder_is_a_scan_that_can_be_read(tmp_path: Path) -> None:
+    series = next(dicom_cohort(tmp_path / "made", 4).glob("*/flair"))
+    second_series(series, shutil.copytree(series, tmp_path / "data/patient/export"))
+    rows = find_layout(tmp_path / "data")
+    volumes = [read_volume(tmp_path / "data" / row.image) for row in rows]
+    assert [row.image.rpartition("/")[0] for row in rows] == ["patient/export"] * 2
+    assert len({exact_sha256(volume) for volume in volumes}) == 2
+    assert {volume.shape for volume in volumes} == {(16, 16, 6)}
+    assert rows[0].patient == rows[1].patient
+
+
+def test_a_series_can_be_read_beside_a_mask_in_its_folder_or_in_a_zip_archive(tmp_path: Path) -> None:
+    series = next(dicom_cohort(tmp_path / "made", 4).glob("*/flair"))
+    plain = shutil.copytree(series, tmp_path / "data/patient")
+    nib.save(nib.Nifti1Image(np.zeros((16, 16, 6), np.uint8), np.eye(4)), plain / "lesion.nii.gz")
+    both = second_series(series, shutil.copytree(series, tmp_path / "both"))
+    with zipfile.ZipFile(tmp_path / "data/flat.zip", "w") as archive:
+        for path in both.iterdir():
+            archive.write(path, path.name)
+    rows = find_layout(tmp_path / "data")
+    assert [bool(row.lesion) for row in rows if row.image.startswith("patient/series-")] == [True]
+    assert sum(row.image.startswith("flat.zip/series-") for row in rows) == 2
+    assert {read_volume(tmp_path / "data" / row.image).shape for row in rows} == {(16, 16, 6)}
+
+
+def test_a_scan_is_known_by_its_content_where_its_name_says_nothing(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(picture(0), np.eye(4)), tmp_path / "scan.nii")
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "scan.nii").rename(tmp_path / "p1/scan")
+    (tmp_path / "p1/model.bin").write_bytes(b"no scan")
+    assert [row.image for row in find_layout(tmp_path)] == ["p1/scan"]
+
+
+def test_a_folder_of_all_images_is_no_patient(tmp_path: Path) -> None:
+    make(tmp_path, *(f"images/case{number}.nii.gz" for number in range(3)), *(f"labels/case{number}.nii.gz" for number in range(3)))
+    assert [row.patient for row in find_layout(tmp_path)] == ["case0", "case1", "case2"]
+
+
+def test_guessing_patients_from_files_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    find_layout(make(tmp_path, *(f"p{patient}/slice{number}.png" for patient in range(2) for number in range(9))))
+    assert "18 scans count as patients of their own" in caplog.text
+
+
+def test_a_skull_stripped_image_is_no_mask(tmp_path: Path) -> None:
+    rows = find_layout(make(tmp_path, "p1/t1.nii.gz", "p1/t1_masked.nii.gz"))
+    assert [row.lesion for row in rows] == ["", ""]
+
+
+def test_tissue_of_an_anatomical_pipeline_is_no_lesion(tmp_path: Path) -> None:
+    make(tmp_path, "sub-0/anat/sub-0_T1w.nii.gz", "derivatives/fmriprep/sub-0/anat/sub-0_dseg.nii.gz")
+    make(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz", "derivatives/drawn/sub-1/anat/sub-1_dseg.nii.gz")
+    assert [bool(row.lesion) for row in find_layout(tmp_path)] == [False, True]
+
+
+def test_a_group_that_is_no_class_name_is_refused_with_its_table(tmp_path: Path) -> None:
+    make(tmp_path, "sub-1/anat/sub-1_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-1\tParkinson's\n")
+    assert [row.label for row in find_layout(tmp_path)] == ["Parkinson's"]
+    (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-1\t<b>\n")
+    with pytest.raises(ManifestError, match="bad_label: row 2 of participants.tsv"):
+        find_layout(tmp_path)
+
+
 def test_a_lone_series_in_the_root_is_a_scan(tmp_path: Path) -> None:
     (row,) = find_layout(next(dicom_cohort(tmp_path, 4).glob("*/flair")))
     assert (row.image, row.scan_id) == (".", "scan")
@@ -140,6 +217,26 @@ def test_labels_complete_the_scans_of_a_named_layout(tmp_path: Path) -> None:
     rows = find_layout(tmp_path, layout="plain", labels=tmp_path / "labels.csv")
     assert [(row.patient, row.label) for row in rows] == [("p1", "lesion"), ("p2", "")]
     assert len(find_layout(tmp_path, labels=tmp_path / "labels.csv")) == 1
+
+
+def test_a_table_names_the_patients_of_a_layout_where_it_has_them(tmp_path: Path) -> None:
+    make(tmp_path, "p1/a.nii.gz", "p2/a.nii.gz", "p3/a.nii.gz")
+    (tmp_path / "labels.csv").write_text("path,patient,modality\np1/a.nii.gz,same,CT\np2/a.nii.gz,same,\np3/a.nii.gz,,\n")
+    rows = find_layout(tmp_path, layout="plain", labels=tmp_path / "labels.csv")
+    assert [(row.patient, row.modality) for row in rows] == [("same", "CT"), ("same", ""), ("p3", "")]
+
+
+def test_files_that_a_table_does_not_name_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "p1/a.nii.gz", "p1/mask.nii.gz", "p2/a.nii.gz", "p3/1.dcm", "p4/a.nii.gz")
+    (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\n")
+    assert len(find_layout(tmp_path, labels=tmp_path / "labels.csv")) == 3
+    assert "1 image files are not in labels.csv and were left out" in caplog.text
+
+
+def test_the_manifest_of_a_store_is_no_table_of_the_folder(tmp_path: Path) -> None:
+    make(tmp_path, "p1/a.nii.gz", "p2/a.nii.gz", "store.json")
+    (tmp_path / "manifest.csv").write_text("image\np1/a.nii.gz\n")
+    assert detect(tmp_path) == "plain"
 
 
 def test_labels_for_an_unknown_scan_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from medssl.data.entry import Entry, encode, write_entry
 from medssl.data.intake import _mask_sha256
-from medssl.data.masks import Bits, class_values
+from medssl.data.masks import Bits, class_values, drawn
 from medssl.data.prepare import prepare
 from medssl.data.preprocess import Preprocess
 from medssl.data.store import Store
@@ -33,6 +33,28 @@ from medssl.volume import Volume
 )
 def test_which_masks_tell_classes_apart(values: list[float], expected: tuple[int, ...]) -> None:
     assert class_values(np.array(values)) == expected
+
+
+@pytest.mark.parametrize(
+    ("mask", "lossy", "expected"),
+    [
+        ([0, 1, 2], False, [0, 1, 2]),
+        ([0.0, 1.0000153, 2.0000305], False, [0, 1, 2]),  # integers behind a scale factor
+        ([0.0, 0.1, 0.49, 0.5, 0.9], False, [0, 0, 0, 1, 1]),  # probabilities
+        ([0.0, 30.5, 99.0], False, [0, 0, 1]),  # per cent
+        ([np.nan, 0.0, 1.0], False, [0, 0, 1]),
+        ([0, 3, 120, 250, 254], True, [0, 0, 0, 1, 1]),  # what JPEG makes of an edge
+        ([*range(0, 256, 15)], False, [*[0] * 9, *[1] * 9]),  # a soft brush
+        ([*range(40)], False, [*range(40)]),  # numbers of lesions
+        ([0, 1], True, [0, 1]),
+    ],
+)
+def test_a_mask_becomes_whole_numbers(mask: list[float], lossy: bool, expected: list[int]) -> None:
+    assert drawn(np.array(mask), lossy=lossy)[0].tolist() == expected
+
+
+def test_only_a_mask_with_fractions_or_shades_is_told_of() -> None:
+    assert [drawn(np.array(values))[1] for values in ([0, 1, 2], [0, 1.0000153], [0, 0.6])] == [True, True, False]
 
 
 @pytest.mark.parametrize("axis", [2, 3])

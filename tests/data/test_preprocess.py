@@ -123,6 +123,17 @@ def test_a_mask_lands_on_the_grid_of_its_scan() -> None:
     assert lesion[0, :, 0, 0].tolist() == [0, 0, 3, 3]
 
 
+def test_a_lesion_too_small_for_the_grid_keeps_a_voxel() -> None:
+    volume = scan((16, 16, 4), (0.5, 0.5, 3.0))
+    mask = np.zeros((1, 16, 16, 4), np.uint8)
+    mask[0, 5:7, 3, 2] = 2  # over two voxels of the new grid, each with a quarter of it
+    mask[0, 10:14, 10:14, 1] = 1
+    preprocess = Preprocess(spacing_mm=(1.0, 1.0, 0.0))
+    found = preprocess.lesion(replace(volume, array=mask), preprocess(volume))
+    assert np.argwhere(found[0] == 2).tolist() == [[2, 1, 2]]
+    assert np.argwhere(found[0] == 1).tolist() == [[i, j, 1] for i in (5, 6) for j in (5, 6)]
+
+
 def test_nan_voxels_do_not_spread() -> None:
     volume = scan()
     volume.array[0, 0, 0, 0] = np.nan

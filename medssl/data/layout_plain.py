@@ -1,0 +1,131 @@
+"""The plain layout: every image file and every DICOM series of a folder is a scan; masks and patients are known by names."""
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+from medssl.data.layout_files import can_be_named, files_below, is_image, stem_of
+from medssl.data.manifest import ManifestRow
+from medssl.io.discover import Source, find_sources
+from medssl.io.sources import unique
+
+logger = logging.getLogger(__name__)
+
+BRAIN = re.compile(r"brain[ _-]?mask|desc-brain|brainextract|skullstrip", re.IGNORECASE)
+_MASK = re.compile(r"lesion|mask(?!ed)|tumou?r|seg|label", re.IGNORECASE)
+_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+_MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
+
+
+def plain(folder: Path) -> list[ManifestRow]:
+    """Every image file and every DICOM series is a scan; a mask is known by its name or the name of its folder.
+
+    A zip archive is a folder of that name; one that cannot be read is a scan that will be refused.
+
+    The patient is the one that DICOM headers tell (as a digest), else the first folder on the way to the scan, unless that folder holds
+    many images: then each image is its own patient.
+    """
+    sources = [each for each in find_sources(folder) if can_be_named(each.source)]
+    series = _series(sources)
+    by_folder: defaultdict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in sorted({*(path for path in files_below(folder) if is_image(path)), *_other_places(sources)}):
+        by_folder[path.parent].append(path)
+    dicom = {PurePosixPath(each.source) for each in series.values()}
+    masks = {path for group in by_folder.values() for path in _masks(group, by_folder)}
+    images = [path for group in by_folder.values() for path in group if path not in masks | dicom and not BRAIN.search(path.name)]
+    lesions = _pair(images, sorted(masks))
+    drawn = {place: _mask_of_series(PurePosixPath(each.source), masks) for place, each in series.items()}
+    lost = masks - {PurePosixPath(lesion) for lesion in (*lesions.values(), *drawn.values())}
+    if lost:
+        logger.warning("%d masks belong to no image that stands beside them", len(lost))
+    shared = _common([path.parent for path in images] + list(dicom))
+    rows = [_plain_row(path, path.parent, shared, by_folder[path.parent], lesions.get(path, "")) for path in images]
+    people = {row.patient for row in rows}
+    rows += [_series_row(each, place, shared, drawn[place], people) for place, each in series.items()]
+    guessed = sum(not row.patient for row in rows)
+    if guessed:
+        logger.warning("%d scans count as patients of their own, as no folder tells whose they are; a table can (--labels)", guessed)
+    return rows
+
+
+def _other_places(sources: Sequence[Source]) -> Iterator[PurePosixPath]:
+    """Where scans of other formats than DICOM lie, whatever they are called, and archives that cannot be read."""
+    for each in sources:
+        is_hidden = any(part.startswith(".") for part in PurePosixPath(each.source).parts)
+        if each.format == "zip" or (each.format != "dicom" and (each.packed or not each.problems) and not is_hidden):
+            yield PurePosixPath(each.source)
+
+
+def _series(sources: Sequence[Source]) -> dict[PurePosixPath, Source]:
+    """DICOM scans by where they are read from: their file or folder or, where that holds other scans too, their id below it."""
+    held = Counter(folder for each in sources for folder in _folders(each))
+    places: dict[PurePosixPath, Source] = {}
+    for source, found in groupby((each for each in sources if each.format == "dicom"), key=lambda each: each.source):
+        here = list(found)
+        names = unique([re.sub(r"-\d+$", "", each.scan_id) for each in here])  # a number tells copies in different folders apart
+        places |= {PurePosixPath(source) / (name if held[each.path] > 1 else ""): each for name, each in zip(names, here, strict=True)}
+    return places
+
+
+def _folders(source: Source) -> set[Path]:
+    """All folders, up to the root, that the files of a scan lie in."""
+    return {folder for path in ([file.path for file in source.files] or [source.path]) for folder in path.parents}
+
+
+def _series_row(each: Source, place: PurePosixPath, shared: PurePosixPath, lesion: str, people: set[str]) -> ManifestRow:
+    """A DICOM series; where images of other formats share its folder, the folder stays the patient of them all."""
+    row = _plain_row(place, PurePosixPath(each.source), shared, (), lesion)
+    patient = row.patient if row.patient in people else each.patient or row.patient
+    return replace(row, patient=patient, modality=each.modality)
+
+
+def _plain_row(
+    image: PurePosixPath, place: PurePosixPath, shared: PurePosixPath, neighbours: Sequence[PurePosixPath], lesion: str
+) -> ManifestRow:
+    parts = list(place.relative_to(shared).parts)
+    split = _SPLITS.get(parts[0].casefold(), "") if parts else ""
+    parts = parts[1:] if split else parts
+    beside = PurePosixPath(lesion).parent if lesion else place  # where masks have a folder of their own, images have one too
+    holds_all = len(parts) == 1 and beside != place and beside.parent == place.parent
+    patient = parts[0].removesuffix(".zip") if parts and len(neighbours) <= _MOST_SEQUENCES and not holds_all else ""
+    return ManifestRow("", patient, image.as_posix(), split=split, lesion=lesion)
+
+
+def _masks(group: Sequence[PurePosixPath], by_folder: Mapping[PurePosixPath, object]) -> list[PurePosixPath]:
+    """The masks among the files of one folder; where all look like masks and no image folder stands beside it, none is."""
+    parent = group[0].parent
+    if _MASK.search(parent.name) and any(other.parent == parent.parent and other != parent for other in by_folder):
+        return list(group)
+    found = [path for path in group if _MASK.search(path.name) and not BRAIN.search(path.name)]
+    return found if len(found) < len(group) or len(found) == 1 else []
+
+
+def _pair(images: Sequence[PurePosixPath], masks: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Masks by image: of the same name in the folder beside it, of a longer name in the same folder, or alone with few images."""
+    pairs: dict[PurePosixPath, str] = {}
+    for mask in masks:
+        near = [image for image in images if image.parent == mask.parent]
+        beside = [image for image in images if image.parent.parent == mask.parent.parent and stem_of(image) == stem_of(mask)]
+        longer = sorted((image for image in near if stem_of(mask).startswith(stem_of(image))), key=lambda image: len(image.name))
+        chosen = beside or longer[-1:] or (near if len(near) <= _MOST_SEQUENCES else [])
+        for image in chosen:
+            pairs.setdefault(image, mask.as_posix())
+    return pairs
+
+
+def _mask_of_series(place: PurePosixPath, masks: set[PurePosixPath]) -> str:
+    near = sorted(mask for mask in masks if mask.parent in (place, place.parent))
+    return near[0].as_posix() if len(near) == 1 else ""
+
+
+def _common(folders: Sequence[PurePosixPath]) -> PurePosixPath:
+    """The folder that all scans share; a lone folder counts from its parent, so that it can name its patient."""
+    unique = sorted({str(place) for place in folders})
+    if len(unique) == 1:
+        return PurePosixPath(unique[0]).parent
+    return PurePosixPath(os.path.commonpath(unique)) if unique else PurePosixPath()
