@@ -15,6 +15,7 @@ from medssl.errors import ScanError
 HEAD_BYTES = 32 * 1024  # the header of most DICOM slices fits
 _METAIMAGE = (b"ObjectType", b"NDims")
 _MAX_NAME_BYTES = 4000
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -180,6 +181,11 @@ def claimed_format(name: str) -> str:
         return "nifti"
     stem, dot, suffix = lower.rpartition(".")
     return _CLAIMS.get(dot + suffix, "") if stem else ""
+
+
+def is_apple_double(head: bytes, name: str) -> bool:
+    """Whether `._x.dcm` holds what macOS knows of `x.dcm` beside it, on a disk that has no place for that. RFC 1740."""
+    return name.startswith("._") and head.startswith(_APPLE_DOUBLE)
 
 
 def sniff(head: bytes, name: str) -> str:

@@ -12,7 +12,7 @@ from medssl.io import metaimage, nrrd
 from medssl.io.archive import Packed
 from medssl.io.dicom_header import BadFile, DicomFile
 from medssl.io.dicom_templates import HeaderReader
-from medssl.io.files import claimed_format, inner_place, pair_image, read_file, sniff
+from medssl.io.files import claimed_format, inner_place, is_apple_double, pair_image, read_file, sniff
 from medssl.io.options import AS_STORED, ReadOptions
 
 _SIDE_SUFFIXES = frozenset(
@@ -153,6 +153,8 @@ def entry(path: Path, place: PurePosixPath, headers: HeaderReader) -> Entry:
         head, stamp = read_file(path, length=headers.head_bytes)
     except ScanError as error:
         return Entry(path, place, "unreadable", claim, BadFile(error.code))
+    if is_apple_double(head, path.name):
+        return Entry(path, place, "unknown", claim="")
     kind = sniff(head, path.name)
     if kind != "dicom":
         return Entry(path, place, kind, claim, BadFile("empty_file") if kind == "empty" else None, _data_place(head, place, kind))

@@ -57,6 +57,12 @@ def test_a_series_in_an_archive_is_one_scan(pack, write_series, voxels):
     assert np.array_equal(volume.array[0], voxels)
 
 
+def test_attributes_of_macos_in_an_archive_are_no_scans(pack, write_nifti):
+    path = pack(("scan.nii.gz", write_nifti(name="scan.nii.gz").read_bytes()), ("._scan.nii.gz", b"\x00\x05\x16\x07" + bytes(100)))
+    (source,) = find_sources(path)
+    assert source.source == "a.zip/scan.nii.gz"
+
+
 def test_a_place_inside_an_archive_can_be_given(pack, write_nifti, voxels):
     scan = write_nifti().read_bytes()
     path = pack(("a/scan.nii", scan), ("b/scan.nii", scan))

@@ -7,6 +7,8 @@ from PIL import Image
 from medssl.errors import ScanError, UsageError
 from medssl.io.discover import check_folder, find_sources, read_folder, read_volume
 
+APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(100)
+
 
 def picture(path):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,22 @@ def test_junk_beside_a_series_is_a_warning(write_series):
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf" * 100)
     (reading,) = read_folder(folder)
     assert reading.record.reasons == ("skipped_non_dicom",)
+
+
+def test_attributes_of_macos_are_no_slices(write_series, voxels):
+    folder = write_series()
+    for path in list(folder.iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(APPLE_DOUBLE)
+    (reading,) = read_folder(folder)
+    assert reading.record.reasons == ("skipped_non_dicom",)
+    assert np.array_equal(reading.volume.array[0], voxels)
+
+
+def test_attributes_of_macos_beside_a_file_have_no_record(write_nifti):
+    path = write_nifti(name="scan.nii.gz")
+    path.with_name(f"._{path.name}").write_bytes(APPLE_DOUBLE)
+    (reading,) = read_folder(path.parent)
+    assert (reading.record.source, reading.record.status) == ("scan.nii.gz", "accepted")
 
 
 def test_a_series_over_several_folders_is_one_scan(write_series, voxels):
