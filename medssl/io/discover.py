@@ -1,7 +1,7 @@
 """A folder to scans: every file below it ends in a volume, a warning or a named refusal. Trust rules 1 and 12."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,7 @@ from medssl.io.files import FileStamp
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture
 from medssl.io.record import Reading, ScanRecord, intake_report
-from medssl.io.sources import Entry, Source, Walk, slug, unique, walk
+from medssl.io.sources import LEFT_OUT, Entry, Source, Walk, slug, unique, walk
 from medssl.io.tilt import straightened
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
@@ -112,8 +112,24 @@ def _sources(found: Walk, folder: Path, options: ReadOptions, *, packed: bool = 
             continue
         sources += _archive_sources(each, options) if each.kind == "zip" and not packed else _file_sources(each, found, options)
     sources += [Source(slug(place), place.as_posix(), "unknown", root / place, ("not_a_file",)) for place in found.hollow]
+    sources += _left_out(found, sources, root)
     sources.sort(key=lambda each: (each.source, each.scan_id))
     return [replace(each, scan_id=name) for each, name in zip(sources, unique([each.scan_id for each in sources]), strict=True)]
+
+
+def _left_out(found: Walk, sources: Sequence[Source], root: Path) -> list[Source]:
+    """A refusal for each folder with links or special files of which no scan of the folder tells."""
+    told = {(path.parent, code) for each in sources for path in _paths(each) for code in each.warnings}
+    return [
+        Source(slug(place), place.as_posix(), "folder", root / place, tuple(sorted(codes)))
+        for place, codes in found.notes.items()
+        if any((root / place, code) not in told for code in codes)
+    ]
+
+
+def _paths(source: Source) -> list[Path]:
+    """The files that a scan is read from."""
+    return [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
 
 
 def _file_sources(each: Entry, found: Walk, options: ReadOptions) -> list[Source]:
@@ -173,12 +189,11 @@ def _archive_sources(each: Entry, options: ReadOptions) -> list[Source]:
 def _packed(source: Source, archive: Entry, folder: Path, stamp: FileStamp) -> Source:
     """A source found in the unpacked folder, which is about to go, with its paths below the archive instead."""
     place = archive.place / source.source
-    paths = [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
     return replace(
         _moved(source, folder, archive.path),
         scan_id=source.scan_id if source.files else _scan_id(place, source.volume),
         source=place.as_posix(),
-        packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in paths)),
+        packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in _paths(source))),
     )
 
 
@@ -200,8 +215,7 @@ def read_folder(folder: Path, options: ReadOptions = AS_STORED, *, fingerprint: 
     """
     sources = find_sources(folder, options)
     if not sources:
-        notes = {note for notes in walk(folder).notes.values() for note in notes}
-        yield Reading(refuse(Source("scan", ".", "unknown", folder), ("no_files", *sorted(notes))), None)
+        yield Reading(refuse(Source("scan", ".", "unknown", folder), ("no_files",)), None)
     for source in sources:
         yield read_source(source, fingerprint=fingerprint)
 
@@ -259,7 +273,8 @@ def read_record(source: Source) -> ScanRecord:
 
 
 def refuse(source: Source, reasons: tuple[str, ...]) -> ScanRecord:
-    """The record of a scan that cannot be used."""
+    """The record of a scan that cannot be used; what was left out beside it is told too."""
+    reasons += tuple(code for code in source.warnings if code in LEFT_OUT - set(reasons))
     return ScanRecord(
         source.scan_id, source.source, source.format, "rejected", reasons, source.modality, None, None, None, None, source.patient
     )
@@ -285,6 +300,7 @@ def read_scan(path: Path, options: ReadOptions = AS_STORED, *, constant_allowed:
         sources = find_sources(path, options)
     except UsageError as error:
         raise ScanError("not_found", "the path does not exist") from error
+    sources = [each for each in sources if each.format != "folder"]
     if not sources:
         raise ScanError("no_files" if path.is_dir() else "not_a_scan", "no scan is there")
     if len(sources) > 1:

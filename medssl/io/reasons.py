@@ -101,7 +101,7 @@ REASONS: dict[str, str] = {
     "wrong_extension": "The content is a known format, the name says another.",
 }
 
-BOTH: frozenset[str] = frozenset({"gantry_tilt", "nonfinite_voxels", "pixeldata_length"})
+BOTH: frozenset[str] = frozenset({"gantry_tilt", "nonfinite_voxels", "pixeldata_length", "special_file_skipped", "symlink_skipped"})
 """Codes that are a warning in one scan and a refusal in another."""
 
 WARNINGS: frozenset[str] = BOTH | {
@@ -127,8 +127,6 @@ WARNINGS: frozenset[str] = BOTH | {
     "skipped_non_dicom",
     "skipped_non_image",
     "spacing_tag_disagrees",
-    "special_file_skipped",
-    "symlink_skipped",
     "thickness_varies",
     "tilt_resampled",
     "trailing_bytes",

@@ -17,7 +17,8 @@ class ScanRecord:
     Args:
         scan_id: Unique in the folder, made of no patient's value.
         source: Path below the scanned folder, with `/`; the folder for a DICOM series of several files.
-        format: `dicom`, `nifti`, `png`, `jpeg`, `tiff`, another known format's name, or `unknown`.
+        format: `dicom`, `nifti`, `png`, `jpeg`, `tiff`, another known format's name, `folder` for one with links or
+            special files alone, or `unknown`.
         status: `accepted`, `accepted_with_warning` or `rejected`.
         reasons: Codes of `medssl.io.reasons`; empty when accepted.
         modality: DICOM modality code, empty where it is not known.

@@ -21,6 +21,7 @@ _SIDE_SUFFIXES = frozenset(
 _SIDE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "citation", "changes", "authors", "thumbs.db", "desktop.ini"})
 _SUFFIX = re.compile(r"(\.nii)?\.[A-Za-z0-9]{1,6}$")
 _MAX_ID = 100
+LEFT_OUT = frozenset({"symlink_skipped", "special_file_skipped"})  # notes about a folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +89,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Walk:
-    """What stands below a root: regular files, and notes (codes) about folders with links or special files in them."""
+    """What stands below a root: regular files, and notes (codes of `LEFT_OUT`) about folders with links or special files in them."""
 
     entries: tuple[Entry, ...]
     notes: dict[PurePosixPath, set[str]]
-    hollow: tuple[PurePosixPath, ...]  # folders called like a scan, without any file
+    hollow: tuple[PurePosixPath, ...]  # folders called like a scan, without anything in them
 
 
 def walk(root: Path) -> Walk:
@@ -123,7 +124,7 @@ def walk(root: Path) -> Walk:
                 entries.append(entry(folder / found.name, inner, headers))
             else:
                 notes.setdefault(place, set()).add("special_file_skipped")
-        if len(entries) + len(pending) == before and claimed_format(folder.name):
+        if len(entries) + len(pending) == before and place not in notes and claimed_format(folder.name):
             hollow.append(place)
     return Walk(tuple(sorted(entries, key=lambda each: each.place.parts)), notes, tuple(sorted(hollow)))
 

@@ -47,6 +47,45 @@ def test_a_pipe_is_left_unopened(tmp_path):
     assert reading.record.reasons == ("special_file_skipped",)
 
 
+def test_a_folder_of_links_beside_scans_has_a_record(tmp_path):
+    picture(tmp_path / "a" / "a.png")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "b.png").symlink_to(tmp_path / "a" / "a.png")
+    told = {reading.record.source: (reading.record.status, reading.record.reasons) for reading in read_folder(tmp_path)}
+    assert told == {"a/a.png": ("accepted", ()), "b": ("rejected", ("symlink_skipped",))}
+
+
+def test_a_folder_of_pipes_beside_scans_has_a_record(tmp_path):
+    picture(tmp_path / "a" / "a.png")
+    (tmp_path / "b.nii").mkdir()
+    os.mkfifo(tmp_path / "b.nii" / "pipe")
+    assert [source.problems for source in find_sources(tmp_path)] == [(), ("special_file_skipped",)]
+
+
+def test_a_data_set_of_links_alone_has_a_record_for_each_folder(tmp_path):
+    for name in ("sub-1", "sub-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.nii").symlink_to("gone")
+    assert [(source.source, source.problems) for source in find_sources(tmp_path)] == [
+        ("sub-1", ("symlink_skipped",)),
+        ("sub-2", ("symlink_skipped",)),
+    ]
+
+
+def test_a_refused_scan_tells_of_the_links_beside_it(tmp_path):
+    (tmp_path / "a.nii").write_text("text")
+    (tmp_path / "b.nii").symlink_to("gone")
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == ("not_nifti", "symlink_skipped")
+
+
+def test_links_below_a_series_do_not_keep_it_from_being_read(write_series, voxels):
+    folder = write_series()
+    (folder / "links").mkdir()
+    (folder / "links" / "0.dcm").symlink_to(folder / "0.dcm")
+    assert np.array_equal(read_volume(folder).array[0], voxels)
+
+
 def test_tables_and_texts_beside_scans_have_no_record(tmp_path):
     picture(tmp_path / "a.png")
     for name in ("images.csv", "README.md", "notes.txt", "facts.json"):
