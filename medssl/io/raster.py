@@ -13,8 +13,10 @@ from medssl.io.files import claimed_format, read_file
 from medssl.io.voxels import RawScan, upright
 from medssl.volume import Array
 
-_MAX_PIXELS = 1 << 28
+_MAX_PIXELS, _MAX_BYTES = 64 << 20, 128 << 20  # a mammogram has 30 million pixels
+_RATIO, _HARMLESS = 200, 64 << 20  # decoded bytes a byte of file, beyond what harms nobody: masks are compressed a thousand times
 _GREY = frozenset({"L", "I", "F", "I;16", "I;16B", "I;16L", "1"})
+_INDIRECT = frozenset({"P", "PA", "LA"})  # looked at as RGBA
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
 _BITS_PER_SAMPLE = 258  # TIFF tag
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
@@ -28,7 +30,8 @@ def read_picture(path: Path, kind: str) -> RawScan:
         kind: `png`, `jpeg` or `tiff`, by its content.
 
     Raises:
-        ScanError: `bad_datatype` for colour, `no_geometry` for several pages, `truncated`, `corrupt_codestream`, `declared_size`.
+        ScanError: `bad_datatype` for colour, `no_geometry` for several pages, `truncated`, `corrupt_codestream`, `declared_size`,
+            `inflated_size`.
     """
     data, _ = read_file(path)
     with warnings.catch_warnings():
@@ -55,12 +58,22 @@ def _decode(data: bytes, kind: str) -> Array:
 
 
 def _check(image: Image.Image, data: bytes) -> None:
-    if image.width * image.height > _MAX_PIXELS:
-        raise ScanError("declared_size", f"the picture declares {image.width} x {image.height} pixels")
+    _check_size(image, data)
     if getattr(image, "n_frames", 1) > 1:
         raise ScanError("no_geometry", "the picture has several pages, with no distance between them")
     if image.mode not in _GREY and _sample_bits(image, data) > 8:
         raise ScanError("bad_datatype", "colour or alpha with 16 bits a channel is not read")
+
+
+def _check_size(image: Image.Image, data: bytes) -> None:
+    """Hold what a picture declares against the caps and its file, before it is decoded."""
+    pixels = image.width * image.height
+    channels = 4 if image.mode in _INDIRECT else len(image.getbands())
+    declared = pixels * channels * max(1, _sample_bits(image, data) // 8)
+    if pixels > _MAX_PIXELS or declared > _MAX_BYTES:
+        raise ScanError("declared_size", f"the picture declares {image.width} x {image.height} pixels")
+    if declared > max(_HARMLESS, _RATIO * len(data)):
+        raise ScanError("inflated_size", f"{len(data) >> 10} KiB of picture declare {declared >> 20} MiB")
 
 
 def _sample_bits(image: Image.Image, data: bytes) -> int:
@@ -77,7 +90,7 @@ def _grey(image: Image.Image) -> Array:
         return np.asarray(image, dtype=np.uint8)
     if image.mode in _GREY:
         return np.asarray(image)
-    if image.mode in ("P", "PA", "LA"):
+    if image.mode in _INDIRECT:
         image = image.convert("RGBA")
     if image.mode not in ("RGB", "RGBA"):
         raise ScanError("bad_datatype", f"colour mode {image.mode} is not read")

@@ -1,3 +1,7 @@
+import struct
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +10,16 @@ from medssl.errors import ScanError
 from medssl.io.discover import read_folder, read_volume
 
 PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4)
+
+GREY, RGB = 0, 2  # colour types of PNG
+CAP = "declared_size"
+
+
+def write_png_header(path: Path, size: int, colour: int) -> None:
+    """A PNG of size x size pixels that holds none of them."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", size, size, 8, colour, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    parts = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
 def test_a_picture_is_shown_as_it_was_stored(tmp_path):
@@ -52,3 +66,17 @@ def test_a_picture_called_dicom_is_refused(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "a.dcm", format="PNG")
     (reading,) = read_folder(tmp_path)
     assert reading.record.reasons == ("not_dicom",)
+
+
+@pytest.mark.parametrize(("size", "colour", "code"), [(9000, GREY, CAP), (7000, RGB, CAP), (5000, RGB, "inflated_size")])
+def test_a_picture_of_far_more_pixels_than_bytes_is_refused_undecoded(tmp_path, size, colour, code):
+    write_png_header(tmp_path / "a.png", size, colour)
+    (reading,) = read_folder(tmp_path)
+    assert reading.record.reasons == (code,)
+
+
+def test_an_almost_empty_mask_of_a_mammogram_is_read(tmp_path):
+    mask = Image.new("L", (4500, 5500))
+    mask.putpixel((0, 0), 255)
+    mask.save(tmp_path / "mask.png")
+    assert read_volume(tmp_path / "mask.png", constant_allowed=True).array.max() == 255
