@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medssl.errors import ScanError
 from medssl.io.files import claimed_format, read_file
@@ -18,12 +18,14 @@ _RATIO, _HARMLESS = 200, 64 << 20  # decoded bytes a byte of file, beyond what h
 _GREY = frozenset({"L", "I", "F", "I;16", "I;16B", "I;16L", "1"})
 _INDIRECT = frozenset({"P", "PA", "LA"})  # looked at as RGBA
 _FORMATS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
-_BITS_PER_SAMPLE = 258  # TIFF tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF tags, and a value of the last one
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
 
 
 def read_picture(path: Path, kind: str) -> RawScan:
     """A grey picture as `(I, J, 1)`, I to the left, J upwards, in the way that all screens show slices; the affine is nominal.
+
+    It is turned as its EXIF orientation says, as viewers do, and a TIFF of which 0 is white is inverted.
 
     Args:
         path: The file.
@@ -31,7 +33,7 @@ def read_picture(path: Path, kind: str) -> RawScan:
 
     Raises:
         ScanError: `bad_datatype` for colour, `no_geometry` for several pages, `truncated`, `corrupt_codestream`, `declared_size`,
-            `inflated_size`.
+            `inflated_size`, `unsupported_format` for floating point numbers of which 0 is white.
     """
     data, _ = read_file(path)
     with warnings.catch_warnings():
@@ -46,7 +48,7 @@ def _decode(data: bytes, kind: str) -> Array:
     try:
         with Image.open(io.BytesIO(data), formats=[_FORMATS[kind]]) as image:
             _check(image, data)
-            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
             return _grey(image)
     except Image.DecompressionBombError as error:
         raise ScanError("declared_size", "the picture declares more pixels than the cap") from error
@@ -63,6 +65,8 @@ def _check(image: Image.Image, data: bytes) -> None:
         raise ScanError("no_geometry", "the picture has several pages, with no distance between them")
     if image.mode not in _GREY and _sample_bits(image, data) > 8:
         raise ScanError("bad_datatype", "colour or alpha with 16 bits a channel is not read")
+    if image.mode == "F" and _white_is_zero(image):
+        raise ScanError("unsupported_format", "0 is white, and nothing says which floating point number is black")
 
 
 def _check_size(image: Image.Image, data: bytes) -> None:
@@ -80,16 +84,25 @@ def _sample_bits(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":
-        bits = image.tag_v2.get(_BITS_PER_SAMPLE, 8)  # type: ignore[attr-defined]
+        bits = _tiff_tag(image, _BITS_PER_SAMPLE, default=8)
         return int(max(bits)) if isinstance(bits, tuple) else int(bits)
     return 8
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    return image.format == "TIFF" and _tiff_tag(image, _PHOTOMETRIC, default=_WHITE_IS_ZERO) == _WHITE_IS_ZERO  # Pillow's default too
+
+
+def _tiff_tag(image: Image.Image, tag: int, *, default: int) -> int | tuple[int, ...]:
+    return image.tag_v2.get(tag, default)  # type: ignore[attr-defined,no-any-return]
 
 
 def _grey(image: Image.Image) -> Array:
     if image.mode == "1":
         return np.asarray(image, dtype=np.uint8)
     if image.mode in _GREY:
-        return np.asarray(image)
+        values = np.asarray(image)
+        return np.invert(values) if image.mode.startswith("I;16") and _white_is_zero(image) else values  # Pillow inverts 8 bits
     if image.mode in _INDIRECT:
         image = image.convert("RGBA")
     if image.mode not in ("RGB", "RGBA"):

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from PIL.ExifTags import Base
 
 from medssl.errors import ScanError
 from medssl.io.discover import read_folder, read_volume
@@ -36,6 +38,29 @@ def test_sixteen_bits_are_kept(tmp_path, name):
     volume = read_volume(tmp_path / name)
     assert volume.array.dtype == np.uint16
     assert volume.array.max() == 55000
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_which_zero_is_white_is_inverted(tmp_path, dtype):
+    values = PICTURE.astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", np.iinfo(dtype).max - values, photometric="miniswhite")
+    assert np.array_equal(read_volume(tmp_path / "a.tif").array[0, :, :, 0].T[::-1, ::-1], values)
+
+
+def test_floating_point_numbers_of_which_zero_is_white_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PICTURE.astype(np.float32), photometric="miniswhite")
+    with pytest.raises(ScanError, match="unsupported_format"):
+        read_volume(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_a_picture_is_turned_as_its_orientation_says(tmp_path, name):
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6  # the first row is on the right
+    picture = np.repeat(np.repeat([[0, 0, 255], [0, 0, 0]], 8, axis=0), 8, axis=1).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / name, exif=exif)
+    turned = read_volume(tmp_path / name).array[0, :, :, 0].T[::-1, ::-1]
+    assert np.array_equal(turned > 127, np.rot90(picture, -1) > 127)
 
 
 def test_equal_channels_are_grey(tmp_path):
