@@ -20,7 +20,7 @@ _HEAD = re.compile(
 _CROSS_SECTIONS = frozenset({"CT", "MR", "PT", "NM"})
 
 # Refused as a scan for lack of a decoder, of grey values or of a place in the patient; their headers were walked to the end all the same.
-_ONLY_PIXELS_UNREAD = frozenset({"bad_datatype", "mosaic", "unsupported_bits"})
+_ONLY_PIXELS_UNREAD = frozenset({"bad_datatype", "modality_lut", "mosaic", "unsupported_bits"})
 _NOT_A_SCAN = "not_a_scan"
 
 _SOP_CLASS, _IMAGE_TYPE, _MODALITY, _CONVERSION = 0x00080016, 0x00080008, 0x00080060, 0x00080064

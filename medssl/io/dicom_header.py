@@ -27,6 +27,7 @@ from medssl.io.dicom_tags import (
     IMAGE_TYPE,
     IMAGES,
     MODALITY,
+    MODALITY_TABLE,
     PATIENT_ID,
     PATIENT_NAME,
     PER_FRAME,
@@ -161,7 +162,6 @@ def _check(path: Path, parsed: Parsed, stamp: FileStamp) -> DicomFile:
         raise ScanError("bad_size", "Rows, Columns or NumberOfFrames is zero or no number")
     bytes_a_frame = rows * columns * allocated // 8
     length_warnings = _check_length(parsed, pixels, bytes_a_frame, count, stamp.size)
-    modality = text(found, MODALITY)
     return DicomFile(
         path=path,
         stamp=stamp,
@@ -172,11 +172,11 @@ def _check(path: Path, parsed: Parsed, stamp: FileStamp) -> DicomFile:
         study=text(found, STUDY),
         patient=patient_key(found),
         sop_uid=text(found, SOP_UID),
-        modality=modality,
+        modality=text(found, MODALITY),
         frame_of_reference=text(found, FRAME_OF_REFERENCE),
         group=(text(found, ECHO), _b_value(found)),
         localizer="LOCALIZER" in text(found, IMAGE_TYPE).upper().split("\\"),
-        projection=modality in _PROJECTIONS or text(found, SOP_CLASS).startswith(_SECONDARY_CAPTURE),
+        projection=_is_projection(found),
         rows=rows,
         columns=columns,
         allocated=allocated,
@@ -221,7 +221,13 @@ def _check_kind(parsed: Parsed) -> PixelElement:
         raise ScanError("not_a_scan" if capture else "bad_datatype", "the image is in colour; grey values are wanted")
     if is_mosaic(parsed):
         raise ScanError("mosaic", "a mosaic of slices is not decoded; export it as one image a slice")
+    if items_of(found, MODALITY_TABLE) and not _is_projection(found):
+        raise ScanError("modality_lut", "a table gives the values their unit; it is not applied")
     return parsed.pixels
+
+
+def _is_projection(found: Elements) -> bool:
+    return text(found, MODALITY) in _PROJECTIONS or text(found, SOP_CLASS).startswith(_SECONDARY_CAPTURE)
 
 
 def _check_length(parsed: Parsed, pixels: PixelElement, frame_bytes: int, frames: int, size: int) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "missing_sequence": "A sequence that other scans of the data set have is absent; its channel is constant.",
     "missing_slice": "There is a gap of about a whole number of steps between slices.",
     "missing_tag": "A tag without which the pixels cannot be read is absent.",
+    "modality_lut": "A table (Modality LUT Sequence) in place of slope and intercept gives the values their unit; it is not applied.",
     "mosaic": "A Siemens mosaic holds many slices as tiles of one image; it is not decoded.",
     "nested_archive": "An archive inside an archive is not opened.",
     "nesting": "Sequences are nested deeper than the cap.",

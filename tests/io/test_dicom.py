@@ -78,6 +78,13 @@ def cut_short(ds: Dataset, k: int) -> None:
         ds.PixelData = ds.PixelData[:-10]
 
 
+def set_modality_table(ds: Dataset, _k: int) -> None:
+    del ds.RescaleSlope, ds.RescaleIntercept
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [3, 0, 16], "HU", np.array([0, 1000, 2000], "<u2").tobytes()
+    ds.ModalityLUTSequence = [table]
+
+
 REFUSED = {
     "missing_slice": lambda _ds, k: k != 1 or False,
     "patient_mismatch": set_tag("PatientID", "OTHER", only=1),
@@ -95,6 +102,7 @@ REFUSED = {
     "conflicting_slices": set_tag("ImagePositionPatient", [0, 0, 100], only=1),
     "pixeldata_length": cut_short,
     "declared_size": set_tag("NumberOfFrames", 2000000),
+    "modality_lut": set_modality_table,
     "mosaic": set_tag("ImageType", ["ORIGINAL", "PRIMARY", "MOSAIC"]),
 }
 
@@ -104,6 +112,16 @@ def test_a_faulty_series_is_refused_by_name(write_series, code):
     record = only_record(write_series(REFUSED[code]))
     assert record.status == "rejected"
     assert code in record.reasons
+
+
+def test_a_radiograph_with_a_modality_table_is_read_as_stored(write_series):
+    def change(ds: Dataset, k: int) -> bool:
+        set_modality_table(ds, k)
+        del ds.ImagePositionPatient
+        ds.Modality = "CR"
+        return k == 0
+
+    assert only_record(write_series(change)).status == "accepted"
 
 
 def test_two_images_at_one_position_are_refused(write_series):
