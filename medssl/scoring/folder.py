@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int]:
-    """Score every scan below a folder; scans done before are kept, a bad scan stops nothing.
+    """Score every scan below a folder; scans done before whose files are those of then are kept, a bad scan stops nothing.
 
     Returns:
         How many scans have which status.
@@ -55,11 +55,15 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
     results.open({**run_facts(predictor, split=None), "leakage": [*_allowed(predictor), _NOT_COMPARED]})
     for source in track(sources, "scoring"):
         _score_source(predictor, source, results)
+    others = results.scan_ids() - {source.scan_id for source in sources}
+    if others:
+        logger.warning("%s keeps findings of scans that are not in %s: %d", out.name, folder.name, len(others))
     return results.finish({})
 
 
 def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) -> None:
-    if source.scan_id is not None and results.has(source.scan_id):
+    stamp = _stamp(source)
+    if results.has(source.scan_id, stamp=stamp):
         return
     reading = read_source(source, fingerprint=False)
     record = reading.record
@@ -73,6 +77,24 @@ def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) 
         results.record(_rejected(predictor, record.scan_id, record.source, (error.code,)))
         return
     results.add(result)
+    results.remember(record.scan_id, stamp)
+
+
+def _stamp(source: Source) -> str:
+    """A digest of where a scan lies and of its files, as the file system tells them apart."""
+    if source.packed is not None:
+        paths = [source.packed.archive]
+    else:
+        paths = [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
+    return hashlib.sha256("\n".join([source.source, *sorted(map(_facts, paths))]).encode(errors="surrogateescape")).hexdigest()
+
+
+def _facts(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except OSError:
+        return f"{path.name} absent"  # reading the scan says why
+    return f"{path.name} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}"
 
 
 def score_split(predictor: Predictor, store: Store, split: str, out: Path, *, allow_seen: str = "") -> dict[str, int]:

@@ -60,10 +60,18 @@ class ResultsFolder:
                 raise ConflictError(f"{self.folder.name} holds findings of other scans, masks or another split; give another out folder")
         write_text(record, json.dumps({"model_id": self.model_id, **facts, **begun}, indent=1))
 
-    def has(self, scan_id: str) -> bool:
-        """Whether a scan is done; one that was rejected, or whose finding is damaged or image map gone, is not."""
+    def has(self, scan_id: str, *, stamp: str = "") -> bool:
+        """Whether a scan is done; one that was rejected, or whose finding is damaged or image map gone, is not.
+
+        Args:
+            scan_id: The scan.
+            stamp: What its files are now; then one that was scored from others, or for which none were remembered, is not done either.
+        """
         path = self.folder / "scans" / f"{scan_id}.json"
         if not path.is_file():
+            return False
+        if stamp and not self._remembers(scan_id, stamp):
+            logger.info("scans/%s is not known to be of the files of now; its scan is scored again", path.name)
             return False
         try:
             scored = Finding.read(path).status == "scored"
@@ -71,6 +79,14 @@ class ResultsFolder:
             logger.warning("scans/%s is damaged; its scan is scored again", path.name)
             return False
         return scored and (self.folder / "maps" / f"{scan_id}_image.nii.gz").is_file()
+
+    def remember(self, scan_id: str, stamp: str) -> None:
+        """Keep what the files of a scan were whose finding has been written."""
+        write_text(self._stamp(scan_id), stamp)
+
+    def scan_ids(self) -> set[str]:
+        """The scans that have a finding."""
+        return {path.stem for path in (self.folder / "scans").glob("*.json")}
 
     def add(self, result: Result, *, lesion: NDArray[np.uint8] | None = None, true_classes: NDArray[np.uint8] | None = None) -> None:
         """Write the maps of a scan and then its finding.
@@ -121,6 +137,13 @@ class ResultsFolder:
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         write_text(self.folder / "run.json", json.dumps({**fields, **facts, "finished": finished, "counts": counts}, indent=1))
         return counts
+
+    def _remembers(self, scan_id: str, stamp: str) -> bool:
+        path = self._stamp(scan_id)
+        return path.is_file() and path.read_bytes() == stamp.encode()
+
+    def _stamp(self, scan_id: str) -> Path:
+        return self.folder / "stamps" / f"{scan_id}.txt"
 
     def _map(self, scan_id: str, kind: str, array: NDArray[np.generic], affine: NDArray[np.float64]) -> None:
         image = nib.Nifti1Image(array, affine)
