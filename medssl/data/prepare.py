@@ -22,7 +22,7 @@ from medssl.data.preprocess import Preprocess
 from medssl.data.seen import overlap, refuse_seen
 from medssl.data.splits import assign
 from medssl.data.store import Index, write_store
-from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.errors import ConflictError, ManifestError, ScanError, UsageError
 from medssl.files import remove_leftovers, write_whole
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.workers import Crash, Pool
@@ -73,7 +73,7 @@ def prepare(
 
     Raises:
         UsageError, ManifestError: No folder, no usable scan; `patient_leak` for content under two patients or known to the guard's model.
-        ConflictError: `out` holds a store with another preprocessing or of another format.
+        ConflictError: `out` holds a store with another preprocessing, of another format, or of another folder with none of these scans.
     """
     options = options if preprocess is None else preprocess.read
     rows = split_volumes(folder, find_layout(folder, layout=layout, labels=labels), options)
@@ -83,7 +83,7 @@ def prepare(
         intakes = _warned(_read(readings, pool))
         usable = _usable(intakes, folder)
         index = Index(preprocess or replace(plan(usable, spacing_mm), read=options), os.path.relpath(folder.resolve(), out.resolve()))
-        index.claim(out)
+        _claim(out, old, index, usable)
         manifest, leakage = _split(usable, out, seed=seed, guard=guard)
         storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
     _write_report(out, intakes)
@@ -119,6 +119,15 @@ def _usable(intakes: Sequence[Intake], folder: Path) -> list[Intake]:
         found = ", ".join(f"{count} {code}" for code, count in _reasons(intakes).items()) or "nothing that looks like a scan"
         raise ManifestError("no_rows", f"no usable scan in {folder.name}: {found}; medssl check says why")
     return usable
+
+
+def _claim(out: Path, old: Index | None, new: Index, usable: Sequence[Intake]) -> None:
+    """Stop before a folder takes the place of another one; a folder elsewhere that holds a scan of the store was moved."""
+    if old is not None and old.scans and old.source != new.source:
+        known = {content for _, content in old.scans.values()}
+        if not any(intake.content_sha256 in known for intake in usable):
+            raise ConflictError(f"{out.name} holds scans of another folder and none of these; give another out folder")
+    new.claim(out)
 
 
 def _write_report(out: Path, intakes: Sequence[Intake]) -> None:
@@ -223,9 +232,12 @@ def _signs(usable: Sequence[Intake]) -> Bits:
 
 def _remove_outdated(out: Path, old: Index | None, new: Index, *, readings: Collection[str]) -> None:
     """Remove what the store held of scans that are gone or were edited, but the `readings` of these scan_ids."""
-    for scan_id, (key, _) in ({} if old is None else old.scans).items():
+    held = {} if old is None else old.scans
+    for scan_id, (key, _) in held.items():
         if new.scans.get(scan_id, ("", ""))[0] != key:
             remove_entry(out, scan_id, key)
+    if gone := held.keys() - new.scans.keys():
+        logger.warning("%d scans that %s held are not usable in the folder any more and were removed from it", len(gone), out.name)
     for reading in (out / "readings").glob("*.json"):
         if reading.stem not in readings:
             reading.unlink(missing_ok=True)

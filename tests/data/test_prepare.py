@@ -399,6 +399,30 @@ def test_a_store_of_another_preprocessing_is_not_mixed(folder: Path, tmp_path: P
         prepare(folder, tmp_path / "store", preprocess=Preprocess(spacing_mm=(2.0, 2.0, 0.0)))
 
 
+def test_another_folder_does_not_take_the_place_of_the_scans_of_a_store(cohort: Callable[..., Path], tmp_path: Path) -> None:
+    prepare(cohort(name="one"), tmp_path / "store")
+    before = files(tmp_path / "store" / "arrays")
+    with pytest.raises(ConflictError, match="holds scans of another folder and none of these"):
+        prepare(cohort(name="two", first=100), tmp_path / "store")
+    assert files(tmp_path / "store" / "arrays") == before
+
+
+def test_a_folder_that_was_moved_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    prepare(folder, tmp_path / "store")
+    before = files(tmp_path / "store" / "arrays")
+    folder.rename(tmp_path / "moved")
+    prepare(tmp_path / "moved", tmp_path / "store")
+    assert files(tmp_path / "store" / "arrays") == before
+
+
+def test_scans_that_a_store_loses_are_counted(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(folder, tmp_path / "store")
+    (folder / "p3" / "image.nii.gz").unlink()
+    with caplog.at_level(logging.WARNING):
+        prepare(folder, tmp_path / "store")
+    assert "1 scans that store held are not usable in the folder any more and were removed from it" in caplog.messages
+
+
 def test_a_process_that_stores_nothing_but_a_record_is_not_trusted(folder: Path, tmp_path: Path) -> None:
     """The record of a scan comes last, so arrays without it count as not there."""
     manifest, _ = prepare(folder, tmp_path / "store")
