@@ -13,18 +13,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.folder import run
+from data_prep.folder import path_in, patients, run
 from medssl.data.manifest import ManifestRow
 
 
 def find(folder: Path) -> Iterator[ManifestRow]:
-    """One row a patient, with FLAIR and T1c as its two channels."""
-    for flair in sorted(folder.glob("*/flair.nii.gz")):
-        patient = flair.parent.name
-        if not (flair.parent / "t1c.nii.gz").is_file():
-            continue
-        lesion = f"{patient}/tumour.nii.gz" if (flair.parent / "tumour.nii.gz").is_file() else ""
-        yield ManifestRow(patient, patient, f"{patient}/flair.nii.gz;{patient}/t1c.nii.gz", lesion=lesion, modality="MR")
+    """One row a patient, with FLAIR and T1c as its two channels; one that the patient lacks is left empty."""
+    for place in patients(folder, "flair.nii.gz", "t1c.nii.gz"):
+        image = f"{path_in(place, 'flair.nii.gz')};{path_in(place, 't1c.nii.gz')}"
+        yield ManifestRow(place.name, place.name, image, lesion=path_in(place, "tumour.nii.gz"), modality="MR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

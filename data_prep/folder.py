@@ -8,13 +8,16 @@ many; if the scans of a patient lie elsewhere, write a table with a column `pati
 """
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medssl.data.layouts import find_layout
 from medssl.data.manifest import Manifest, ManifestRow, name_rows
 from medssl.errors import ManifestError, MedSSLError
+
+logger = logging.getLogger(__name__)
 
 
 def run(find: Callable[[Path], Iterable[ManifestRow]], description: str, argv: Sequence[str] | None) -> int:
@@ -46,6 +49,26 @@ def save(find: Callable[[], Iterable[ManifestRow]], out: Path) -> int:
         return error.exit_code
     print(f"{len(rows)} scans of {len({row.patient for row in rows})} patients or groups: {out}")
     return 0
+
+
+def patients(folder: Path, *images: str, named: str = "*") -> Iterator[Path]:
+    """The folders of patients that hold at least one of the images, by name; each other one is told in a warning.
+
+    Args:
+        folder: The data set.
+        images: Names of the files that are looked for.
+        named: Pattern of the names of such folders.
+    """
+    for place in sorted(path for path in folder.glob(named) if path.is_dir()):
+        if any((place / name).is_file() for name in images):
+            yield place
+        else:
+            logger.warning("%s left out: it holds no %s", place.name, " or ".join(images))
+
+
+def path_in(place: Path, name: str) -> str:
+    """The path of a file of a patient below the data set, empty where it is not there."""
+    return f"{place.name}/{name}" if (place / name).is_file() else ""
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

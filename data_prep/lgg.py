@@ -15,15 +15,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.folder import run
+from data_prep.folder import path_in, patients, run
 from medssl.data.manifest import ManifestRow
 
 
 def find(folder: Path) -> Iterator[ManifestRow]:
     """One row a patient; the site is the hospital's code in the patient's name."""
-    for image in sorted(folder.glob("TCGA_*_*/flair.nii.gz")):
-        patient = image.parent.name
-        lesion = f"{patient}/lesion.nii.gz" if (image.parent / "lesion.nii.gz").is_file() else ""
+    for place in patients(folder, "flair.nii.gz", named="TCGA_*_*"):
+        patient, lesion = place.name, path_in(place, "lesion.nii.gz")
         site = patient.split("_")[1]
         yield ManifestRow("", patient, f"{patient}/flair.nii.gz", site=site, lesion=lesion, modality="MR", nominal=True)
 

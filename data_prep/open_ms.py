@@ -12,16 +12,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.folder import run
+from data_prep.folder import path_in, patients, run
 from medssl.data.manifest import ManifestRow
 
 
 def find(folder: Path) -> Iterator[ManifestRow]:
     """One row a patient."""
-    for image in sorted(folder.glob("*/flair.nii.gz")):
-        patient = image.parent.name
-        lesion = f"{patient}/lesion.nii.gz" if (image.parent / "lesion.nii.gz").is_file() else ""
-        yield ManifestRow("", patient, f"{patient}/flair.nii.gz", lesion=lesion, modality="MR")
+    for place in patients(folder, "flair.nii.gz"):
+        yield ManifestRow("", place.name, f"{place.name}/flair.nii.gz", lesion=path_in(place, "lesion.nii.gz"), modality="MR")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,6 +45,20 @@ def test_brats_joins_the_sequences(tmp_path: Path) -> None:
     assert (row.image, row.lesion) == ("p1/flair.nii.gz;p1/t1c.nii.gz", "p1/tumour.nii.gz")
 
 
+def test_brats_keeps_a_patient_who_lacks_a_sequence(tmp_path: Path) -> None:
+    make(tmp_path, "p1/flair.nii.gz", "p2/t1c.nii.gz")
+    rows = run(brats.main, tmp_path, tmp_path / "m.csv").rows
+    assert [(row.patient, row.image) for row in rows] == [("p1", "p1/flair.nii.gz;"), ("p2", ";p2/t1c.nii.gz")]
+
+
+@pytest.mark.parametrize("script", [brats, lgg, open_ms])
+def test_a_patient_without_an_image_is_told(tmp_path: Path, script: object, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "TCGA_CS_1/flair.nii.gz", "TCGA_CS_2/notes.txt")
+    rows = run(script.main, tmp_path, tmp_path / "m.csv").rows  # type: ignore[attr-defined]
+    assert [row.patient for row in rows] == ["TCGA_CS_1"]
+    assert [message.split(" left out: ")[0] for message in caplog.messages] == ["TCGA_CS_2"]
+
+
 def test_open_ms_has_a_row_a_patient(tmp_path: Path) -> None:
     make(tmp_path, "patient07/flair.nii.gz", "patient07/lesion.nii.gz")
     assert [row.patient for row in run(open_ms.main, tmp_path, tmp_path / "m.csv").rows] == ["patient07"]
