@@ -2,7 +2,7 @@
 
 A scan is averaged down to a coarse grid twice, over its whole field of view and over the box around its object, which a shift, a margin or
 another matrix leaves alike. Each coarse picture is projected on random directions, and the signs are kept: the share of signs in which
-two scans differ tells their correlation (Charikar, 2002, https://doi.org/10.1145/509907.509965), and no picture can be made of them.
+two scans differ tells their correlation (Charikar, 2002, https://doi.org/10.1145/509907.509965). No detail finer than the grid is in them.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """What a model has seen: digests of the patients and scans of its training and pretraining, carried from bundle to bundle.
 
-A digest tells whether a scan or a patient at hand is one of them; neither a picture nor a name can be made of it.
+A digest tells whether a scan or a patient at hand is one of them. It has no key: a patient's id of few digits is found by trying all, and
+the signs of a scan give back a coarse picture in part (docs/store.md). Who hands a bundle on trains on pseudonyms.
 """
 
 import base64

@@ -42,7 +42,7 @@ class Finding:
     """The result of one scan.
 
     Args:
-        scan_id: Name of the scan in the results folder; holds no patient value.
+        scan_id: Name of the scan in the results folder, made of the digest of its series UID or of its path; no value of a header is in it.
         status: `scored` or `rejected`.
         source: Path relative to the scored folder.
         modality: DICOM modality code, empty where unknown.
