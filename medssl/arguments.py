@@ -36,7 +36,7 @@ def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str
     switches = {name for name, kind in kinds.items() if kind is bool}
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
     named = [_underscored(argument, lists) for argument in arguments]
-    following = [*named[1:], ""]
+    following = [*named, ""][1:]
     return [
         f"{name}=true" if name in switches and after not in ("true", "false") else name
         for name, after in zip(named, following, strict=True)
