@@ -95,7 +95,7 @@ def _fisher(tables: Sequence[tuple[int, int]]) -> float:
     if (table.sum(axis=0) == 0).any():
         return 1.0  # all right or all wrong everywhere
     drawn = MonteCarloMethod(n_resamples=_DRAWN_TABLES, rng=np.random.default_rng(SEED)) if len(table) > 2 else None
-    return float(fisher_exact(table, method=drawn).pvalue)
+    return float(np.ravel(fisher_exact(table, method=drawn).pvalue)[0])  # SciPy gives an array of one for some small tables
 
 
 def _by_value(scans: Sequence[Measured], value: Callable[[Measured], str]) -> Groups:

@@ -80,6 +80,13 @@ def test_rates_of_groups_are_tested_by_fisher_and_held_by_holm():
     assert second["p"] == second["p_holm"] == 1
 
 
+@pytest.mark.parametrize(("tables", "p"), [([(0, 1), (1, 1), (1, 1)], 1), ([(0, 1), (1, 2), (2, 2)], 0.6), ([(0, 2), (2, 2), (1, 2)], 0.6)])
+def test_small_tables_of_three_groups_are_tested(tables, p):
+    parts = [{"sensitivity": {"value": k / n, "k": k, "n": n}, "specificity": {"value": None}} for k, n in tables]
+    (test,) = subgroup_tests({"site": parts})["tests"]
+    assert test["p"] == pytest.approx(p, abs=0.02)
+
+
 def test_without_two_groups_there_is_no_test():
     assert subgroup_tests({"sex": []})["tests"] == []
 
