@@ -235,7 +235,7 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     Args:
         bundle: A fine-tuned bundle.
         folder: Scans in any format.
-        out: Results folder; scans done before are kept.
+        out: Results folder; scans done before are kept while their files are unchanged.
     """
     from medssl.scoring.folder import score_folder
     from medssl.scoring.predictor import Predictor

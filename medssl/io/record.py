@@ -15,7 +15,7 @@ class ScanRecord:
     """One line of the intake report.
 
     Args:
-        scan_id: Unique in the folder, made of no patient's value.
+        scan_id: Unique in the folder, made of the digest of the series UID or of the path; no value of a header is in it.
         source: Path below the scanned folder, with `/`; the folder for a DICOM series of several files.
         format: `dicom`, `nifti`, `png`, `jpeg`, `tiff`, another known format's name, `folder` for one with links or
             special files alone, or `unknown`.

@@ -39,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 
 def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int]:
-    """Score every scan below a folder; scans done before whose files are those of then are kept, a bad scan stops nothing.
+    """Score every scan below a folder but for what lies in `out`; scans done before whose files are those of then are kept.
+
+    A bad scan stops nothing.
 
     Returns:
         How many scans have which status.
@@ -48,7 +50,8 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
         UsageError: The folder is missing or holds no scan.
         ConflictError: `out` belongs to another model.
     """
-    sources = find_sources(folder, predictor.bundle.preprocess.read)
+    found = find_sources(folder, predictor.bundle.preprocess.read)
+    sources = [source for source in found if not source.path.is_relative_to(out.resolve())]
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)

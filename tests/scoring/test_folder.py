@@ -99,3 +99,9 @@ def test_findings_of_scans_that_are_gone_are_told(
     with caplog.at_level(logging.WARNING):
         scored()
     assert caplog.messages == ["results keeps findings of scans that are not in scans: 1"]
+
+
+def test_maps_of_an_earlier_run_inside_the_folder_are_not_scored(predictor: Predictor, tmp_path: Path) -> None:
+    save(tmp_path / "scans" / "a.nii.gz", 0)
+    counts = [score_folder(predictor, tmp_path / "scans", tmp_path / "scans" / "results")["scored"] for _ in range(2)]
+    assert counts == [1, 1]
