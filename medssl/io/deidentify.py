@@ -38,7 +38,7 @@ from medssl.io.deidentify_table import keyword
 from medssl.io.deidentify_values import text_of
 from medssl.io.dicom_elements import PixelElement, parse
 from medssl.io.dicom_header import BadFile, DicomFile
-from medssl.io.files import read_file
+from medssl.io.files import read_file, stands_there
 from medssl.io.pseudonyms import Pseudonym, Pseudonyms, load_key
 from medssl.io.sources import Entry, Walk, walk
 
@@ -127,7 +127,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def _refuse_places(folder: Path, out: Path, key: Path) -> None:
-    if not folder.is_dir():
+    if not stands_there(folder, Path.is_dir):
         raise UsageError("not_found: the folder does not exist; give a folder with DICOM files")
     source, target = folder.resolve(), out.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):

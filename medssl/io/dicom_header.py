@@ -51,7 +51,7 @@ from medssl.io.dicom_tags import (
     text,
     whole,
 )
-from medssl.io.files import HEAD_BYTES, FileStamp, read_file
+from medssl.io.files import HEAD_BYTES, FileStamp, read_file, stands_there
 from medssl.io.voxels import MAX_VOXEL_BYTES
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -269,7 +269,7 @@ def _bad_charset(found: Elements) -> bool:
 def _names_escape(found: Elements, folder: Path) -> bool:
     for item in items_of(found, DIRECTORY):
         parts = [part.strip() for part in text(item, REFERENCED_FILE).split("\\") if part.strip()]
-        if any(part == ".." or "/" in part for part in parts) or (parts and not folder.joinpath(*parts).is_file()):
+        if any(part == ".." or "/" in part for part in parts) or (parts and not stands_there(folder.joinpath(*parts), Path.is_file)):
             return True
     return False
 

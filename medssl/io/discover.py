@@ -14,7 +14,7 @@ from medssl.io.dicom import read_dicom
 from medssl.io.dicom_header import BadFile
 from medssl.io.dicom_series import SeriesError
 from medssl.io.dicom_sources import dicom_sources
-from medssl.io.files import FileStamp
+from medssl.io.files import FileStamp, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture
 from medssl.io.record import Reading, ScanRecord, intake_report
@@ -79,9 +79,9 @@ def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]
         UsageError: `not_found`.
         NoSpaceError: The folder for temporary files is full.
     """
-    if _SERIES.fullmatch(folder.name) and not folder.exists() and folder.parent.exists():
+    if _SERIES.fullmatch(folder.name) and not stands_there(folder, Path.exists):
         return _series(folder, options)
-    archive = next((each for each in folder.parents if each.is_file()), None)
+    archive = next((each for each in folder.parents if stands_there(each, Path.is_file)), None)
     if archive is None:
         return [replace(each, options=options) for each in _sources(walk(folder), folder, options)]
     inside = [each for each in find_sources(archive, options) if _leads_to(each.source, folder.relative_to(archive.parent))]

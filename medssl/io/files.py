@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -103,6 +103,14 @@ def _open(path: Path, stamp: FileStamp | None) -> tuple[int, FileStamp]:
     if not stat.S_ISREG(facts.st_mode):
         raise ScanError("not_a_file", "found a folder, link or device, need a regular file")
     raise ScanError("changed_while_read", "the file changed since it was found; run again")
+
+
+def stands_there(path: Path, kind: Callable[[Path], bool] = Path.exists) -> bool:
+    """Whether a path leads to something, of a kind; not where it cannot be looked at, as with a name that is too long for a disk."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def _read(handle: int, start: int, length: int) -> bytes:

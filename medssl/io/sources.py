@@ -12,7 +12,7 @@ from medssl.io import metaimage, nrrd
 from medssl.io.archive import Packed
 from medssl.io.dicom_header import BadFile, DicomFile
 from medssl.io.dicom_templates import HeaderReader
-from medssl.io.files import claimed_format, inner_place, is_apple_double, pair_image, read_file, sniff
+from medssl.io.files import claimed_format, inner_place, is_apple_double, pair_image, read_file, sniff, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 
 _SIDE_SUFFIXES = frozenset(
@@ -102,7 +102,7 @@ def walk(root: Path) -> Walk:
     Raises:
         UsageError: `not_found`, or no right to list the folder.
     """
-    if not root.exists():
+    if not stands_there(root):
         raise UsageError(f"not_found: {root.name or 'the folder'} does not exist; give a folder with scans")
     if not root.is_dir():
         return Walk((_given_entry(root.resolve(), root.name),), {}, ())

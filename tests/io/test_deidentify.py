@@ -508,6 +508,11 @@ def test_a_key_in_the_out_folder_is_refused(write_series, tmp_path):
         deidentify_folder(write_series(), tmp_path / "out", tmp_path / "out" / "key", new_key=True)
 
 
+def test_a_folder_whose_name_is_too_long_for_a_disk_is_not_found(key, tmp_path):
+    with pytest.raises(UsageError, match="not_found"):
+        deidentify_folder(tmp_path / ("x" * 256), tmp_path / "out", key)
+
+
 def test_a_folder_without_dicom_is_refused(key, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").touch()

@@ -3,6 +3,8 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.tag import Tag
 
 from medssl.errors import ScanError, UsageError
 from medssl.io.discover import check_folder, find_sources, read_folder, read_volume
@@ -20,6 +22,12 @@ def test_a_missing_folder_is_a_usage_error(tmp_path):
         find_sources(tmp_path / "gone")
 
 
+@pytest.mark.parametrize("place", ["x" * 256, "x" * 256 + "/scan.nii"])
+def test_a_name_that_is_too_long_for_a_disk_is_not_found(tmp_path, place):
+    with pytest.raises(UsageError, match="not_found"):
+        find_sources(tmp_path / place)
+
+
 def test_an_empty_folder_gives_one_refusal(tmp_path):
     (reading,) = read_folder(tmp_path)
     assert (reading.record.reasons, reading.volume) == (("no_files",), None)
@@ -30,6 +38,17 @@ def test_sources_never_share_an_id(tmp_path):
         picture(tmp_path / name)
     ids = [source.scan_id.lower() for source in find_sources(tmp_path)]
     assert len(set(ids)) == 5
+
+
+def test_a_dicomdir_that_names_an_impossible_file_is_ignored(write_series):
+    folder = write_series()
+    (path, *_) = folder.iterdir()
+    index, item = dcmread(path), Dataset()
+    item.add_new(Tag("ReferencedFileID"), "UT", "x" * 256)
+    index.DirectoryRecordSequence = [item]
+    index.save_as(folder / "DICOMDIR")
+    (reading,) = read_folder(folder)
+    assert reading.record.reasons == ("dicomdir_ignored",)
 
 
 def test_links_are_not_followed(tmp_path, write_series):
