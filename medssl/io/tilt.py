@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.io.voxels import RawScan
+from medssl.volume import Array
 
 _LEANING = frozenset({"gantry_tilt", "sheared_affine"})
 _RIGHT_ANGLE = 2e-3  # cosine between the axes of a slice
 _WHOLE = 1e-6  # voxels, within which a place is a whole one
+_MOST_CLASSES = 16  # a mask of more values numbers its lesions, or is no drawing at all, as in `medssl.data.masks`
 
 Float = NDArray[np.float32]
 
@@ -25,7 +27,8 @@ def straightened(scan: RawScan, *, mask: bool = False) -> RawScan:
 
     Args:
         scan: What a format gave; its third axis counts the slices.
-        mask: The scan is a mask: all above 0 counts as 1 and the result is 0 or 1.
+        mask: The scan is a mask, and keeps its values: a voxel is lesion (above 0) where half of it is, and of the class that has most
+            of it. A mask of more than 16 classes becomes 0 and 1.
     """
     if not _LEANING & set(scan.warnings):
         return scan
@@ -40,18 +43,36 @@ def straightened(scan: RawScan, *, mask: bool = False) -> RawScan:
     normal = np.cross(i, j)
     affine[:3, 2] = normal * (normal @ step)
     affine[:3, 3] += scan.affine[:3, :2] @ low
-    values = np.asarray(np.greater(scan.values, 0) if mask else scan.values, dtype=np.float32)
-    moved = _moved(values, lean, low)
+    moved = _moved_classes(scan.values, lean, low) if mask else _moved(scan.values, lean, low, fill=_lowest(scan.values))
     warnings = tuple(dict.fromkeys("tilt_resampled" if code in _LEANING else code for code in scan.warnings))
-    return replace(scan, values=(moved >= 0.5).astype(np.uint8) if mask else moved, affine=affine, warnings=warnings)
+    return replace(scan, values=moved, affine=affine, warnings=warnings)
 
 
-def _moved(values: Float, lean: NDArray[np.float64], low: NDArray[np.int_]) -> Float:
-    """Each slice moved by `lean` voxels more than the one before, on a grid that begins at voxel `low`."""
+def _lowest(values: Array) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else 0.0
+
+
+def _moved_classes(mask: Array, lean: NDArray[np.float64], low: NDArray[np.int_]) -> Array:
+    """A mask, each class moved on its own: what is lesion by half is of the class with the largest share."""
+    classes = np.unique(mask[mask > 0])
+    if not 0 < len(classes) <= _MOST_CLASSES:
+        mask, classes = np.asarray(mask > 0, dtype=np.uint8), np.ones(1, np.uint8)
+    shares = (_moved(mask == value, lean, low, fill=0) for value in classes)
+    lesion = largest = next(shares)
+    moved = np.full(largest.shape, classes[0])
+    for value, share in zip(classes[1:], shares, strict=True):
+        moved[share > largest] = value
+        lesion, largest = lesion + share, np.maximum(largest, share)
+    moved[lesion < 0.5] = 0
+    return moved
+
+
+def _moved(values: Array, lean: NDArray[np.float64], low: NDArray[np.int_], *, fill: float) -> Float:
+    """Each slice moved by `lean` voxels more than the one before, on a grid that begins at voxel `low`, with `fill` around them."""
+    values = np.asarray(values, dtype=np.float32)
     slices = values.shape[2]
     high = np.ceil(np.maximum(0.0, lean * (slices - 1)) - _WHOLE).astype(int)
-    finite = values[np.isfinite(values)]
-    fill = float(finite.min()) if finite.size else 0.0
     size = values.shape[:2] + high - low
     moved = np.empty((*size, slices), np.float32)
     for k in range(slices):

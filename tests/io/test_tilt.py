@@ -124,5 +124,28 @@ def test_a_mask_of_the_leaning_grid_stays_a_mask(tmp_path) -> None:
     mask[5:15, 5:15, 3:6] = 3
     nib.save(nib.Nifti1Image(mask, affine), tmp_path / "mask.nii")
     volume = read_volume(tmp_path / "mask.nii", RESAMPLE, constant_allowed=True)
-    assert set(np.unique(volume.array)) == {0, 1}
-    assert int(volume.array.sum()) == pytest.approx(300, rel=0.1)
+    assert set(np.unique(volume.array)) == {0, 3}
+    assert int((volume.array > 0).sum()) == pytest.approx(300, rel=0.1)
+
+
+def test_each_class_of_a_mask_keeps_its_value_and_its_place() -> None:
+    mask = np.zeros((24, 20, 9), np.uint8)
+    mask[5:15, 4:9, 3:6], mask[5:15, 9:14, 3:6] = 4, 1
+    moved = straightened_mask(mask)
+    assert np.array_equal(moved > 0, straightened_mask(mask > 0) > 0)
+    for value in (1, 4):
+        assert set(moved[straightened_mask(mask == value) > 0]) == {value}
+
+
+def test_a_mask_of_many_values_becomes_lesion_and_none() -> None:
+    mask = np.zeros((24, 20, 9), np.uint8)
+    mask[2:22, 5:15, 3:6] = np.arange(1, 21)[:, None, None]
+    assert set(np.unique(straightened_mask(mask))) == {0, 1}
+
+
+def test_around_a_full_mask_is_no_lesion() -> None:
+    assert straightened_mask(np.ones((24, 20, 9), np.uint8)).min() == 0
+
+
+def straightened_mask(mask: np.ndarray) -> np.ndarray:
+    return straightened(RawScan(mask, leaning(20), warnings=("gantry_tilt",)), mask=True).values
