@@ -62,6 +62,7 @@ def check(
     four_d: Literal["refuse", "split"] = "refuse",
     pet: Literal["stored", "suv"] = "stored",
     tilt: Literal["shear", "resample"] = "shear",
+    units: Literal["stored", "mm"] = "stored",
     workers: int | None = None,
 ) -> int:
     """Read every scan below a folder.
@@ -72,6 +73,7 @@ def check(
         four_d: Refuse files of several volumes, or split them into a scan a volume.
         pet: Values of DICOM PET as stored, or as SUV by body weight.
         tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
+        units: Leave the voxel size of NIfTI files that do not say their unit open, or take it to be in millimetres.
         workers: Processes; one a core by default.
     """
     import json
@@ -81,7 +83,7 @@ def check(
     from medssl.io.read_all import read_all
     from medssl.io.record import intake_report, summary
 
-    records = read_all(folder, ReadOptions(four_d, pet, tilt), workers)
+    records = read_all(folder, ReadOptions(four_d, pet, tilt, units), workers)
     found = intake_report(records)
     if report is not None:
         write_text(report, json.dumps(found, indent=1))
@@ -106,6 +108,7 @@ def prepare(
     four_d: Literal["refuse", "split"] = "refuse",
     pet: Literal["stored", "suv"] = "stored",
     tilt: Literal["shear", "resample"] = "shear",
+    units: Literal["stored", "mm"] = "stored",
     seed: int = 0,
     workers: int | None = None,
     keep_together: bool = False,
@@ -123,6 +126,7 @@ def prepare(
         four_d: Refuse files of several volumes, or split them into a scan a volume.
         pet: Values of DICOM PET as stored, or as SUV by body weight.
         tilt: Keep the sheared affine of leaning slices, or resample them onto a grid with right angles.
+        units: Leave the voxel size of NIfTI files that do not say their unit open, or take it to be in millimetres.
         seed: Of the split.
         workers: Processes; one a core by default.
         keep_together: Draw patients with equal or nearly equal scans into one split, instead of stopping with the pairs.
@@ -133,7 +137,7 @@ def prepare(
     from medssl.data.prepare import prepare as prepare_store
     from medssl.io.options import ReadOptions
 
-    options = ReadOptions(four_d, pet, tilt)
+    options = ReadOptions(four_d, pet, tilt, units)
     preprocess, seen = (None, {}) if like is None else _like(like, options, spacing_mm)
     guard = Guard(allow_leakage or "", seen, keep_together)
     written = partial(prepare_store, layout=layout, labels=labels, preprocess=preprocess, spacing_mm=spacing_mm, options=options)
@@ -154,7 +158,9 @@ def _like(like: Path, options: "ReadOptions", spacing_mm: tuple[float, float, fl
         raise UsageError("--like takes the spacing of the bundle; leave out --spacing-mm, or --like")
     bundle = Bundle.read(like)
     if options not in (AS_STORED, bundle.preprocess.read):
-        raise UsageError("--like reads scans as the bundle's training did; leave out --four-d, --pet and --tilt, or take another bundle")
+        raise UsageError(
+            "--like reads scans as the bundle's training did; leave out --four-d, --pet, --tilt, --units, or take another bundle"
+        )
     return bundle.preprocess, bundle.seen
 
 

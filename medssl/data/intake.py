@@ -25,6 +25,7 @@ from medssl.errors import ScanError, UsageError
 from medssl.files import write_whole
 from medssl.io.dicom_case import read_case
 from medssl.io.discover import Scan, find_sources, read_scan
+from medssl.io.files import stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.voxels import exact_sha256, voxels_sha256
 from medssl.volume import Volume
@@ -350,7 +351,7 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
 
 def _files(path: Path, root: Path) -> Iterator[Path]:
     """The files that a scan may be read from: one, with the one that it points to, all of a folder, or the archive that it is in."""
-    while not path.exists() and path != root:
+    while not stands_there(path) and path != root:
         path = path.parent
     if path.is_file() and path.suffix.lower() in _POINTS_ELSEWHERE:
         path = path.parent

@@ -180,9 +180,11 @@ def plan(intakes: Sequence[Intake], spacing_mm: Spacing | None = None) -> Prepro
     window_hu = (-160.0, 240.0) if ct else None  # soft tissue: level 40, width 400
     intensity: Literal["window", "zscore"] = "window" if ct else "zscore"
     shapes = np.array([intake.shape for intake in intakes])
-    if any(row.nominal for row in rows):
+    if nominal := sum(row.nominal for row in rows):
         if spacing_mm is not None:
-            raise UsageError("some scans have no physical geometry, so no spacing can be kept; leave out --spacing-mm")
+            raise UsageError(f"{nominal} scans have no physical voxel size, so none can be kept; leave out --spacing-mm, or see --units")
+        if nominal < len(rows):
+            logger.warning("%d of %d scans have no physical voxel size, so all are brought to one matrix; see --units", nominal, len(rows))
         i, j = (int(min(_LARGEST_MATRIX, round(float(np.median(shapes[:, axis]))))) for axis in (0, 1))
         return Preprocess(matrix=(i, j), intensity=intensity, window_hu=window_hu)
     if spacing_mm is not None:

@@ -79,7 +79,7 @@ def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]
         UsageError: `not_found`.
         NoSpaceError: The folder for temporary files is full.
     """
-    if _SERIES.fullmatch(folder.name) and not stands_there(folder, Path.exists):
+    if _SERIES.fullmatch(folder.name) and not stands_there(folder):
         return _series(folder, options)
     archive = next((each for each in folder.parents if stands_there(each, Path.is_file)), None)
     if archive is None:
@@ -252,6 +252,8 @@ def read_source(source: Source, *, fingerprint: bool = True) -> Reading:
 
 def _read_raw(source: Source, *, mask: bool = False) -> RawScan:
     raw = _read_stored(source)
+    if source.options.units == "mm" and source.format == "nifti":
+        raw = replace(raw, nominal=False)  # a NIfTI without geometry is refused, so that its unit alone was unknown
     return straightened(raw, mask=mask) if source.options.tilt == "resample" else raw
 
 

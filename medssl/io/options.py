@@ -9,8 +9,9 @@ from medssl.errors import ConfigError
 FourD = Literal["refuse", "split"]
 Pet = Literal["stored", "suv"]
 Tilt = Literal["shear", "resample"]
+Units = Literal["stored", "mm"]
 
-_CHOICES = {"four_d": ("refuse", "split"), "pet": ("stored", "suv"), "tilt": ("shear", "resample")}
+_CHOICES = {"four_d": ("refuse", "split"), "pet": ("stored", "suv"), "tilt": ("shear", "resample"), "units": ("stored", "mm")}
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class ReadOptions:
         four_d: A NIfTI, NRRD, MetaImage or MGH file of several volumes is refused (`not_3d`), or split into a scan for each volume.
         pet: DICOM PET keeps its values as they are after rescale, or becomes SUV by body weight in g/ml (`medssl.io.dicom_suv`).
         tilt: Slices that lean keep their sheared affine, or are resampled onto a grid with right angles (`medssl.io.tilt`).
+        units: A NIfTI that does not say its unit of length has nominal voxels, or is taken to be in millimetres.
 
     Raises:
         ConfigError: Another choice.
@@ -29,6 +31,7 @@ class ReadOptions:
     four_d: FourD = "refuse"
     pet: Pet = "stored"
     tilt: Tilt = "shear"
+    units: Units = "stored"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -5,6 +5,7 @@ is interpolated between slices, and the grid grows by as much as the slices lean
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,12 @@ def straightened(scan: RawScan, *, mask: bool = False) -> RawScan:
     return replace(scan, values=moved, affine=affine, warnings=warnings)
 
 
-def _lowest(values: Array) -> float:
+def _lowest(values: NDArray[Any]) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.min()) if finite.size else 0.0
 
 
-def _moved_classes(mask: Array, lean: NDArray[np.float64], low: NDArray[np.int_]) -> Array:
+def _moved_classes(mask: NDArray[Any], lean: NDArray[np.float64], low: NDArray[np.int_]) -> Array:
     """A mask, each class moved on its own: what is lesion by half is of the class with the largest share."""
     classes = np.unique(mask[mask > 0])
     if not 0 < len(classes) <= _MOST_CLASSES:
@@ -68,7 +69,7 @@ def _moved_classes(mask: Array, lean: NDArray[np.float64], low: NDArray[np.int_]
     return moved
 
 
-def _moved(values: Array, lean: NDArray[np.float64], low: NDArray[np.int_], *, fill: float) -> Float:
+def _moved(values: NDArray[Any], lean: NDArray[np.float64], low: NDArray[np.int_], *, fill: float) -> Float:
     """Each slice moved by `lean` voxels more than the one before, on a grid that begins at voxel `low`, with `fill` around them."""
     values = np.asarray(values, dtype=np.float32)
     slices = values.shape[2]

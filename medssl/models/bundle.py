@@ -122,10 +122,13 @@ class Bundle:
                 "preprocess": Preprocess.from_dict(_mapping(fields["preprocess"])),
                 "window": Window(**_tuples(_mapping(fields["window"]))),  # type: ignore[arg-type]
                 "outputs": Outputs(**_tuples(_mapping(fields.get("outputs", {})))),  # type: ignore[arg-type]
+                **{name: _records(fields.get(name, {})) for name in ("operating_points", "calibration")},
             }
             return cls(**{**_tuples(fields), **parts})  # type: ignore[arg-type]
         except (KeyError, TypeError, ConfigError) as error:
-            raise BundleError(f"{name}/bundle.json lacks a field or has one too many; use the version named in it") from error
+            raise BundleError(
+                f"{name}/bundle.json lacks a field, has one too many or one of another kind; use the version named in it"
+            ) from error
 
     def load(self, folder: Path) -> nn.Module:
         """The network with its weights, in eval mode, on the CPU.
@@ -188,6 +191,10 @@ def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError("not a mapping")
     return value
+
+
+def _records(value: object) -> dict[str, dict[str, object]]:
+    return {unit: _mapping(record) for unit, record in _mapping(value).items()}
 
 
 def _tuples(fields: dict[str, object]) -> dict[str, object]:

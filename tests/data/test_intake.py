@@ -12,6 +12,7 @@ from medssl.data import intake
 from medssl.data.intake import Intake, Reading, read_row, take_in
 from medssl.data.manifest import ManifestRow
 from medssl.errors import ScanError
+from medssl.io.options import ReadOptions, Units
 from medssl.phantom import make_cohort
 from tests.data.conftest import picture, save
 
@@ -76,6 +77,13 @@ def test_voxels_in_a_file_of_their_own_are_watched(tmp_path: Path) -> None:
     after = take(tmp_path, "x.nrrd")
     assert (before.refusal, after.refusal) == ("", "")
     assert before.row.sha256 != after.row.sha256
+
+
+@pytest.mark.parametrize(("units", "nominal"), [("stored", True), ("mm", False)])
+def test_unknown_units_are_nominal_or_millimetres(tmp_path: Path, units: Units, nominal: bool) -> None:
+    nib.save(nib.Nifti1Image(picture(0), np.diag([3, 3, 3, 1])), tmp_path / "image.nii.gz")
+    image, _ = read_row(tmp_path, ManifestRow("scan", "p", "image.nii.gz"), ReadOptions(units=units))
+    assert (image.nominal, image.spacing_mm) == (nominal, (3, 3, 3))
 
 
 def test_a_reading_is_json(tmp_path: Path) -> None:

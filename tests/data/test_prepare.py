@@ -75,7 +75,7 @@ def test_a_spacing_that_is_given_is_that_of_the_store(folder: Path, tmp_path: Pa
 
 def test_a_spacing_of_scans_without_geometry_is_refused() -> None:
     picture_row = ManifestRow(scan_id="a", patient="p", image="a.png", nominal=True)
-    with pytest.raises(UsageError, match="no physical geometry"):
+    with pytest.raises(UsageError, match="no physical voxel size"):
         prepare_module.plan([intake.Intake(picture_row, shape=(8, 8, 1), spacing_mm=(1.0, 1.0, 1.0))], (1.0, 1.0, 1.0))
 
 
@@ -92,6 +92,16 @@ def test_what_files_tell_of_the_case_mix_fills_what_the_table_leaves_open(
     for _ in ("read", "remembered"):
         manifest, _ = prepare(folder, tmp_path / "store", workers=1)
         assert (manifest.rows[0].vendor, manifest.rows[0].sex) == ("GE", "F")
+
+
+def test_one_scan_without_voxel_size_decides_for_all_and_is_told(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = folder / "p3" / "image.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine), path)
+    prepare(folder, tmp_path / "store", workers=1)
+    assert "1 of 10 scans have no physical voxel size, so all are brought to one matrix; see --units" in caplog.text
+    prepare(folder, tmp_path / "in_mm", options=ReadOptions(units="mm"), workers=1)
+    assert (Store(tmp_path / "store").preprocess.matrix, Store(tmp_path / "in_mm").preprocess.matrix) == ((24, 24), None)
 
 
 def test_a_damaged_scan_is_left_out_with_its_reason(folder: Path, tmp_path: Path) -> None:
