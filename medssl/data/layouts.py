@@ -110,7 +110,8 @@ def _complete(rows: Sequence[ManifestRow], labels: Sequence[ManifestRow], patien
         raise ManifestError(
             "not_found", f"the labels name {len(lost)} scans that the layout does not find; leave --layout out to use the table"
         )
-    return [_filled(row, by_image[row.image], patients) if row.image in by_image else row for row in rows]
+    masks = {row.lesion for row in labels}  # whatever they are called
+    return [_filled(row, by_image[row.image], patients) if row.image in by_image else row for row in rows if row.image not in masks]
 
 
 def _filled(row: ManifestRow, said: ManifestRow, patients: Set[str]) -> ManifestRow:

@@ -226,6 +226,13 @@ def test_a_table_names_the_patients_of_a_layout_where_it_has_them(tmp_path: Path
     assert [(row.patient, row.modality) for row in rows] == [("same", "CT"), ("same", ""), ("p3", "")]
 
 
+def test_what_a_table_says_is_a_mask_is_no_scan_of_the_layout(tmp_path: Path) -> None:
+    make(tmp_path, "p1/a.nii.gz", "p1/drawn.nii.gz", "p2/a.nii.gz")
+    (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/drawn.nii.gz\n")
+    rows = find_layout(tmp_path, layout="plain", labels=tmp_path / "labels.csv")
+    assert [(row.image, row.lesion) for row in rows] == [("p1/a.nii.gz", "p1/drawn.nii.gz"), ("p2/a.nii.gz", "")]
+
+
 def test_files_that_a_table_does_not_name_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "p1/a.nii.gz", "p1/mask.nii.gz", "p2/a.nii.gz", "p3/1.dcm", "p4/a.nii.gz")
     (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\n")
