@@ -3,7 +3,6 @@
 Heavy packages are imported inside the commands, so that `--help` answers at once.
 """
 
-import errno
 import logging
 import sys
 import warnings
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medssl.arguments import parsed
-from medssl.errors import MedSSLError, NoSpaceError, UsageError
+from medssl.errors import MedSSLError, UsageError
+from medssl.files import refusal
 
 if TYPE_CHECKING:
     from medssl.data.preprocess import Preprocess
     from medssl.data.seen import Seen
     from medssl.io.options import ReadOptions
-
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 COMMANDS = {
     "demo": "the whole flow, on a generated cohort or on a folder of scans",
@@ -299,7 +297,7 @@ _PLAIN: dict[str, Callable[..., int]] = {
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run a command; a MedSSLError becomes one line on stderr and its exit code."""
+    """Run a command; a MedSSLError, or what the system refuses, becomes one line on stderr and an exit code."""
     arguments = sys.argv[1:] if args is None else args
     if not arguments or arguments[0] in ("-h", "--help"):
         _say(_help())
@@ -309,16 +307,17 @@ def main(args: list[str] | None = None) -> int:
     try:
         return _run(arguments[0], arguments[1:])
     except MedSSLError as error:
-        sys.stderr.write(f"medssl: {error}\n")
-        return error.exit_code
+        return _fail(error)
     except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        sys.stderr.write("medssl: no space left on the disk of the out folder; free some and run the same command again\n")
-        return NoSpaceError.exit_code
+        return _fail(refusal(error))
     except KeyboardInterrupt:
         sys.stderr.write("medssl: stopped; run the same command again to go on\n")
         return 130
+
+
+def _fail(error: MedSSLError) -> int:
+    sys.stderr.write(f"medssl: {error}\n")
+    return error.exit_code
 
 
 def _run(command: str, arguments: list[str]) -> int:

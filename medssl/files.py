@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medssl.errors import NoSpaceError, UsageError
+from medssl.errors import MedSSLError, NoSpaceError, UsageError
 
 Bytes = bytes | memoryview
 
@@ -54,6 +54,14 @@ def write_new(path: Path, parts: Iterable[Bytes]) -> bool:
                 return False
         _sync(path.parent)
     return True
+
+
+def refusal(error: OSError) -> MedSSLError:
+    """What the system refuses, as an error of ours that names the file without its folder."""
+    if error.errno in _FULL:
+        return NoSpaceError("no space left on the disk of the out folder; free some and run the same command again")
+    name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes | os.PathLike) else "a file"
+    return UsageError(f"cannot use {name}: {error.strerror or type(error).__name__}; look at the paths given and the rights to them")
 
 
 @contextmanager

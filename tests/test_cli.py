@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, what they leave, how they end."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -148,6 +149,31 @@ def test_a_full_disk_is_exit_code_5(
     assert main(["score", str(bundle), str(scans), "--out", str(tmp_path / "out")]) == 5
     assert "no space" in one_line(capsys)
     assert not any((tmp_path / "out").rglob("*.*"))
+
+
+def test_a_folder_that_cannot_be_listed_is_exit_code_2_and_named_without_its_path(
+    scans: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> list[ScanRecord]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(scans))
+
+    monkeypatch.setattr("medssl.io.read_all.read_all", refused)
+    assert main(["check", str(scans)]) == 2
+    line = one_line(capsys)
+    assert "scans: Permission denied" in line
+    assert str(scans) not in line
+
+
+def test_a_demo_into_a_file_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file.csv").touch()
+    assert main(["demo", "--preset", "smoke", "--out", str(tmp_path / "file.csv")]) == 2
+    assert "Not a directory" in one_line(capsys)
+
+
+def test_a_report_that_cannot_be_written_is_exit_code_2(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["check", str(scans), "--report", str(tmp_path / "file" / "below" / "report.json")]) == 2
+    assert "cannot write report.json" in one_line(capsys)
 
 
 def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

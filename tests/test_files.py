@@ -8,7 +8,7 @@ import pytest
 
 from medssl import files
 from medssl.errors import NoSpaceError, UsageError
-from medssl.files import remove_leftovers, write_new, write_text, write_whole
+from medssl.files import refusal, remove_leftovers, write_new, write_text, write_whole
 
 
 def test_a_writer_that_is_stopped_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -37,6 +37,16 @@ def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write a into file: .*; give another place"):
         write_whole(tmp_path / "file" / "a", [b"x"])
+
+
+def test_what_the_system_refuses_names_the_file_without_its_folder() -> None:
+    error = refusal(PermissionError(errno.EACCES, "Permission denied", "/home/someone/scans"))
+    assert error.exit_code == UsageError.exit_code
+    assert str(error).startswith("cannot use scans: Permission denied; ")
+
+
+def test_what_the_system_refuses_without_a_word_names_its_kind() -> None:
+    assert "cannot use a file: ConnectionResetError; " in str(refusal(ConnectionResetError()))
 
 
 def test_the_content_is_on_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
