@@ -133,8 +133,10 @@ def prepare(
     """
     from medssl.data.leakage import Guard, Leakage
     from medssl.data.prepare import prepare as prepare_store
+    from medssl.data.splits import check_seed
     from medssl.io.options import ReadOptions
 
+    check_seed(seed)
     options = ReadOptions(four_d, pet, tilt, units)
     preprocess, seen = (None, {}) if like is None else _like(like, options, spacing_mm)
     guard = Guard(allow_leakage or "", seen, keep_together)

@@ -12,6 +12,18 @@ from medssl.errors import ConfigError
 
 FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.6, "val": 0.2, "test": 0.2})
 
+_LARGEST_SEED = 2**32 - 1  # of NumPy's older generators, which libraries seed too
+
+
+def check_seed(seed: int) -> None:
+    """Whether every generator takes a seed.
+
+    Raises:
+        ConfigError: It is negative or too large.
+    """
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise ConfigError(f"seed must be a whole number from 0 to {_LARGEST_SEED}, got {seed}")
+
 
 @dataclass(frozen=True)
 class _Group:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medssl.data.dataset import Case
 from medssl.data.folds import fold_numbers, nearly_equal
 from medssl.data.held_out import FOLDER, read_output
-from medssl.data.splits import assign
+from medssl.data.splits import assign, check_seed
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
@@ -50,6 +50,7 @@ class Folds:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.count < 2 or not self.splits:
             raise ConfigError(f"folds: count must be >= 2 and splits not empty, got {self.count} and {list(self.splits)}")
         if self.run is not None and (not self.run or min(self.run) < 0):

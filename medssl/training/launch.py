@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from medssl.errors import ConfigError
+from medssl.data.splits import check_seed
+from medssl.errors import ConfigError, MedSSLError
 from medssl.models.bundle import Bundle
 from medssl.training.cluster import Job, Slurm, Submitted, submit
 from medssl.training.finetune import finetune
@@ -60,15 +62,11 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
         ConfigError: A key or a value that is not allowed.
     """
     parser = parser_of(_FUNCTIONS[name], name)
-    try:
-        settings = parser.parse_args(_with_recipe(args, name))
-    except ArgumentError as error:
-        raise ConfigError(f"{' '.join(str(error).split())}; see medssl {name} --help") from error
+    settings = _settings(parser, _with_recipe(args, name), name)
     own = {key: settings.pop(key) for key in _OWN}
     text = parser.dump(Namespace(**{**_what(settings), "out": None, "resume": False}), skip_validation=True)
     L.seed_everything(settings.seed, verbose=False)
-    built = parser.instantiate(settings)
-    arguments = {key: value for key, value in vars(built).items() if key != "config"}
+    arguments = {key: value for key, value in vars(_built(parser, settings)).items() if key != "config"}
     if own["from_bundle"] is not None:
         precision = arguments["training"].resolved_precision
         check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"), precision)
@@ -81,6 +79,30 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
     if isinstance(outcome, Bundle):
         finish(run.folder)
     return outcome
+
+
+def _settings(parser: ArgumentParser, args: list[str], name: str) -> Namespace:
+    try:
+        settings = parser.parse_args(args)
+    except ArgumentError as error:
+        raise ConfigError(f"{_one_line(error)}; see medssl {name} --help") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"a configuration is no text; give a YAML file to medssl {name} --config") from error
+    check_seed(settings.seed)
+    return settings
+
+
+def _built(parser: ArgumentParser, settings: Namespace) -> Namespace:
+    """The settings as objects; what a constructor refuses is said in its own words, not in those of the parser around it."""
+    try:
+        return cast(Namespace, parser.instantiate(settings))
+    except ValueError as error:
+        refused = error.__cause__ if isinstance(error.__cause__, MedSSLError) else error
+        raise ConfigError(_one_line(refused)) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _what(settings: Namespace) -> dict[str, object]:

@@ -28,7 +28,7 @@ class Training:
         betas: AdamW's decay of its moments.
         warmup: Share of the steps with a rising rate.
         encoder_rate: Factor on the rate of an encoder, in the protocols that move it as a whole.
-        clip: Largest norm of the gradient.
+        clip: Largest norm of the gradient; 0 leaves it as it is.
         precision: `auto` is bfloat16 where the processor or GPU computes it, else float32.
         devices: GPUs, or processes on the CPU, of each node.
         num_nodes: Machines that train together.
@@ -64,6 +64,11 @@ class Training:
             raise ConfigError(f"learning_rate must be > 0 and warmup in [0, 1), got {self.learning_rate} and {self.warmup}")
         if min(self.devices, self.num_nodes, self.accumulate) < 1:
             raise ConfigError(f"devices, num_nodes and accumulate must be >= 1, got {self.devices}, {self.num_nodes} and {self.accumulate}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must be in [0, 1), got {list(self.betas)}")
+        if not (self.weight_decay >= 0 and self.encoder_rate >= 0 and self.clip >= 0):
+            found = f"{self.weight_decay}, {self.encoder_rate} and {self.clip}"
+            raise ConfigError(f"weight_decay, encoder_rate and clip must be >= 0, got {found}")
 
     def check_batch(self, batch_size: int) -> None:
         """Whether a batch can be cut into equal parts for all devices.

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from medssl.data.manifest import ManifestRow
-from medssl.data.splits import assign
+from medssl.data.splits import assign, check_seed
 from medssl.errors import ConfigError
 
 
@@ -21,6 +21,12 @@ def cohort(patients: int, scans: int = 2) -> list[ManifestRow]:
 
 def splits_of(rows: list[ManifestRow]) -> dict[str, str]:
     return {row.scan_id: row.split for row in rows}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(ConfigError, match=str(seed)):
+        check_seed(seed)
 
 
 def test_all_scans_of_a_patient_are_in_one_split() -> None:

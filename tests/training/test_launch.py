@@ -166,6 +166,27 @@ def test_a_value_out_of_range_is_refused(tmp_path: Path, store: Path) -> None:
         launch_pretrain([*pretrain_config(tmp_path, store, steps=0), "--out", str(tmp_path / "run")])
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (["--folds.count", "1"], "folds: count must be >= 2"),
+        (["--loss", "medssl.training.losses.Focal", "--loss.gamma", "-1"], "gamma must be >= 0"),
+        (["--folds.seed", "-1"], "seed must be a whole number"),
+        (["--seed", "-1"], "seed must be a whole number"),
+        (["--seed", "4294967296"], "seed must be a whole number"),
+    ],
+)
+def test_what_a_constructor_refuses_is_said_in_its_own_words(tmp_path: Path, store: Path, setting: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}"):
+        launch_finetune([*finetune_config(tmp_path, store, "decoder.ViTSegmenter", None), *setting, "--out", str(tmp_path / "run")])
+
+
+def test_a_configuration_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ConfigError, match="is no text; give a YAML file"):
+        launch_pretrain(["--config", str(tmp_path / "scan.nii.gz"), "--out", str(tmp_path / "run")])
+
+
 def test_a_run_folder_is_never_overwritten(tmp_path: Path, store: Path) -> None:
     arguments = [*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")]
     launch_pretrain(arguments)

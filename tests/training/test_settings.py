@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
+from medssl.errors import ConfigError
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
 from medssl.training.settings import Training, matrices
@@ -27,3 +29,11 @@ def test_what_does_not_decay_stays_where_no_gradient_moves_it() -> None:
     moved = {name for name, parameter in module.named_parameters() if not parameter.equal(before[name])}
     assert moved <= matrices(module)
     assert "encoder.embed.weight" in moved
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("betas", (2.0, 3.0)), ("betas", (0.9, 1.0)), ("encoder_rate", -1.0), ("weight_decay", -1.0), ("clip", -1.0)]
+)
+def test_a_number_of_the_optimiser_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Training(**{name: value})  # type: ignore[arg-type]
