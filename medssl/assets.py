@@ -10,6 +10,7 @@ from pathlib import Path
 from medssl.errors import MissingDependencyError, UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
+_LAST_PORT = 65535
 
 
 def asset(name: str) -> Path:
@@ -28,11 +29,13 @@ def run_app(results: Path, *, port: int, headless: bool) -> int:
     """Serve the review app on 127.0.0.1 until it is stopped; returns its exit code.
 
     Raises:
-        UsageError: No results folder.
+        UsageError: No results folder, or no port of that number.
         MissingDependencyError: Streamlit is not installed.
     """
     import importlib.util
 
+    if not 1 <= port <= _LAST_PORT:
+        raise UsageError(f"--port takes a number from 1 to {_LAST_PORT}, got {port}")
     if not (results / "run.json").is_file():
         raise UsageError(f"{results.name} is no results folder; medssl score makes one")
     if importlib.util.find_spec("streamlit") is None:

@@ -98,6 +98,12 @@ def test_a_missing_folder_is_exit_code_2(command: str, bundle: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_out_of_range_is_exit_code_2(seed: str, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(scans), "--out", str(tmp_path / "out"), "--seed", seed]) == 2
+    assert "seed must be" in one_line(capsys)
+
+
 @pytest.mark.parametrize("command", ["prepare", "score"])
 def test_an_empty_folder_is_exit_code_2(command: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
@@ -179,6 +185,12 @@ def test_a_report_that_cannot_be_written_is_exit_code_2(scans: Path, tmp_path: P
 def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path)]) == 2
     assert "medssl score" in one_line(capsys)
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "99999"])
+def test_a_port_that_there_is_not_is_exit_code_2(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["review", str(tmp_path), "--port", port]) == 2
+    assert "--port takes a number from 1 to 65535" in one_line(capsys)
 
 
 @pytest.fixture

@@ -51,6 +51,15 @@ def test_an_unknown_way_of_reading_is_refused(folder: Path) -> None:
         Bundle.read(folder)
 
 
+@pytest.mark.parametrize("name", ["operating_points", "calibration"])
+@pytest.mark.parametrize("value", [5, {"scan": 5}])
+def test_a_field_of_another_kind_is_refused(folder: Path, name: str, value: object) -> None:
+    fields = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**fields, name: value}))
+    with pytest.raises(BundleError, match="of another kind"):
+        Bundle.read(folder)
+
+
 def test_no_pickle_is_in_a_bundle(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["MODEL_CARD.md", "bundle.json", "weights.safetensors"]
 
