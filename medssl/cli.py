@@ -365,7 +365,7 @@ def _help() -> str:
             "",
             *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
             "",
-            "exit codes: 0 done, 1 done with scans rejected, 2 usage, 3 conflict, 4 unsafe or corrupt model, 5 no space",
+            "exit codes: 0 done, 1 done with scans rejected, 2 usage, 3 conflict, 4 unsafe or corrupt model, 5 no space, 130 stopped",
         ]
     )
 

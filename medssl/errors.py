@@ -5,15 +5,13 @@ A message says what happened, what was found, what is allowed and what to do nex
 
 
 class MedSSLError(Exception):
-    """Base of every error that medssl raises on purpose."""
+    """Base of every error that medssl raises on purpose; never 1, which says that all is done and some scans were rejected."""
 
-    exit_code: int = 1
+    exit_code: int = 2
 
 
 class UsageError(MedSSLError):
     """A command, a path or an argument cannot be used as given."""
-
-    exit_code = 2
 
 
 class ConfigError(UsageError):

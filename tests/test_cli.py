@@ -121,6 +121,11 @@ def test_a_bundle_of_another_version_is_exit_code_4(bundle: Path, scans: Path, t
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bundle_that_is_not_there_is_exit_code_2(scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(tmp_path / "nowhere"), str(scans), "--out", str(tmp_path / "out")]) == 2
+    assert "RUN/bundle" in one_line(capsys)
+
+
 def test_results_of_another_model_are_exit_code_3(bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text('{"model_id": "other"}')
@@ -272,6 +277,13 @@ def test_evaluate_leaves_robustness_that_a_later_report_keeps(bundle: Path, stor
     assert main(["report", str(out)]) == 0
     assert json.loads((out / "metrics.json").read_text())["robustness"] == first
     assert "Robustness" in (out / "report.html").read_text()
+
+
+def test_a_damaged_store_is_exit_code_2(bundle: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (store / "store.json").write_text("{}")
+    capsys.readouterr()
+    assert main(["evaluate", str(bundle), str(store), "--out", str(tmp_path / "out")]) == 2
+    assert "damaged" in one_line(capsys)
 
 
 @pytest.mark.parametrize("wrong", [["--scans", "3"], ["--robustness", "true", "--scans", "0"]])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medssl.data.preprocess import Preprocess
-from medssl.errors import BundleError, ConfigError
+from medssl.errors import BundleError, ConfigError, UsageError
 from medssl.models.architecture import Architecture, Network
 from medssl.models.inference import Window
 from medssl.models.outputs import Outputs
@@ -98,10 +98,11 @@ class Bundle:
         """Read the description and check that the weights belong to it.
 
         Raises:
-            BundleError: No bundle, a pickle, another format version, or weights or digests of scans that were changed.
+            UsageError: No bundle there.
+            BundleError: A pickle, another format version, or weights or digests of scans that were changed.
         """
         if not (folder / "bundle.json").is_file():
-            raise BundleError(_no_bundle(folder))
+            raise _no_bundle(folder)
         try:
             fields = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -179,12 +180,12 @@ def _weights_id(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def _no_bundle(path: Path) -> str:
+def _no_bundle(path: Path) -> BundleError | UsageError:
     if path.is_file():
-        return (
+        return BundleError(
             f"unsafe_checkpoint: {path.name} is a file; weights that need pickle are never loaded. Give a bundle folder that medssl wrote"
         )
-    return f"{path.name} holds no bundle.json; give the bundle folder of a run, such as RUN/bundle"
+    return UsageError(f"{path.name} holds no bundle.json; give the bundle folder of a run, such as RUN/bundle")
 
 
 def _mapping(value: object) -> dict[str, object]:

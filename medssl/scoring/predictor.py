@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medssl.data.classes import Classes
 from medssl.data.preprocess import carry_back, carry_back_slices
-from medssl.errors import BundleError, ScanError
+from medssl.errors import ScanError, UsageError
 from medssl.evaluation.calibration import tempered
 from medssl.evaluation.lesions import components, counted
 from medssl.models.architecture import Network
@@ -51,14 +51,15 @@ class Predictor:
         folder: The bundle.
 
     Raises:
-        BundleError: No bundle, a damaged or unsafe one, or one that finds no lesions (an encoder).
+        UsageError: No bundle, or one that finds no lesions (an encoder).
+        BundleError: A damaged or unsafe one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.bundle = Bundle.read(folder)
         network = self.bundle.load(folder)
         if not isinstance(network, Network):
-            raise BundleError(f"{folder.name} is a pretrained encoder and finds no lesions; fine-tune it with medssl finetune first")
+            raise UsageError(f"{folder.name} is a pretrained encoder and finds no lesions; fine-tune it with medssl finetune first")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.to(self.device)
 

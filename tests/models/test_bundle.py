@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medssl.data.preprocess import Preprocess
-from medssl.errors import BundleError
+from medssl.errors import BundleError, UsageError
 from medssl.io.options import ReadOptions
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
@@ -114,7 +114,7 @@ def test_nothing_is_added_to_what_a_bundle_has_seen(folder: Path) -> None:
 
 
 def test_a_folder_without_a_bundle_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="RUN/bundle"):
+    with pytest.raises(UsageError, match="RUN/bundle"):
         Bundle.read(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medssl.data.preprocess import Preprocess
-from medssl.errors import BundleError, ScanError
+from medssl.errors import ScanError, UsageError
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
 from medssl.models.outputs import Outputs
@@ -89,7 +89,7 @@ def test_another_number_of_channels_is_refused(predictor: Predictor) -> None:
 
 
 def test_an_encoder_is_no_detector(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="fine-tune it"):
+    with pytest.raises(UsageError, match="fine-tune it"):
         Predictor(write(tmp_path / "bundle", ViT((4, 4), width=8, depth=1, heads=1), "encoder"))
 
 
