@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from medssl.data.seen import Seen
     from medssl.io.options import ReadOptions
 
+_GO_ON = {
+    **dict.fromkeys(("pretrain", "finetune"), "run the same command with --resume true to go on from the newest checkpoint"),
+    "demo": "a demo that was stopped while it trained starts anew in another --out",
+}
+
 COMMANDS = {
     "demo": "the whole flow, on a generated cohort or on a folder of scans",
     "check": "read every scan of a folder and say what is wrong with it",
@@ -313,7 +318,7 @@ def main(args: list[str] | None = None) -> int:
     except OSError as error:
         return _fail(refusal(error))
     except KeyboardInterrupt:
-        sys.stderr.write("medssl: stopped; run the same command again to go on\n")
+        sys.stderr.write(f"medssl: stopped; {_GO_ON.get(arguments[0], 'run the same command again to go on')}\n")
         return 130
 
 

@@ -187,6 +187,25 @@ def test_a_report_that_cannot_be_written_is_exit_code_2(scans: Path, tmp_path: P
     assert "cannot write report.json" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("command", "stage", "told"),
+    [
+        ("pretrain", "medssl.training.launch.launch", "--resume true"),
+        ("check", "medssl.io.read_all.read_all", "same command again"),
+        ("demo", "medssl.demo.run_demo", "another --out"),
+    ],
+)
+def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(
+    command: str, stage: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, stop)
+    assert main([command, *(["folder"] if command == "check" else [])]) == 130
+    assert told in one_line(capsys)
+
+
 def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path)]) == 2
     assert "medssl score" in one_line(capsys)

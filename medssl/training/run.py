@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import logging
 import platform
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,6 +136,7 @@ def fit(
         ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
         DivergenceError: A loss is no number any more; the previous checkpoint is intact.
+        KeyboardInterrupt: Ctrl-C; the previous checkpoint is intact.
     """
     plan = estimate(module, loader, training, scans=scans, done=run.done)
     if run.plan_only:
@@ -146,7 +148,7 @@ def fit(
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)  # which accelerator was found, and product tips
     weights = Weights()
-    with helped(run.command, training.devices), _quiet(), _space_named(run):
+    with helped(run.command, training.devices), _quiet(), _space_named(run), _interrupts():
         trainer = _trainer(training, run, title=type(module).__name__, unused=plan.unused, callbacks=[*callbacks, weights])
         trainer.fit(module, loader, ckpt_path=run.start[0], weights_only=True)
     return weights.whole if leads() else None
@@ -242,6 +244,18 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # advice on workers and tips, not about this run
         yield
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C as Python has it, on the leading process: Lightning makes an exit with code 1 of it, and takes no further one."""
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt) or not leads():
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from error
 
 
 @contextmanager

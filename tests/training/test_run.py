@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_checkpoint_before(
     assert saved["global_step"] == 2
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
     assert json.loads((tmp_path / "run" / "health.json").read_text())["reason"] == "features are not finite"
+
+
+def test_ctrl_c_stays_one_and_keeps_the_checkpoint_before(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    from_step(monkeypatch, 2, stop)
+    with pytest.raises(KeyboardInterrupt):
+        launch_pretrain([*config(store), "--out", str(tmp_path / "run")])
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def logged(run: Path) -> list[dict[str, str]]:
