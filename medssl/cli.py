@@ -338,12 +338,17 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _train(command: str, arguments: list[str]) -> int:
+    from medssl.training.help import FULL, short_help
+
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        _say(short_help(command))
+        return 0
     from medssl.models.bundle import Bundle
     from medssl.training.cluster import Submitted
     from medssl.training.launch import launch
     from medssl.training.plan import Plan
 
-    outcome = launch(command, arguments, finish=_write_out_of_fold)
+    outcome = launch(command, ["--help" if argument == FULL else argument for argument in arguments], finish=_write_out_of_fold)
     if isinstance(outcome, Bundle):
         _say(f"bundle {outcome.model_id} written")
     elif isinstance(outcome, Submitted):

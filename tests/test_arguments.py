@@ -18,7 +18,7 @@ def test_every_other_command_without_an_argument_is_one_line(command: str, capsy
     assert main([command]) == UsageError.exit_code
     line = capsys.readouterr().err
     assert line.startswith("medssl: ")
-    assert line.endswith(f"see medssl {command} --help\n")
+    assert f"see medssl {command} --help" in line
 
 
 def test_a_switch_stands_alone_at_the_end_too() -> None:

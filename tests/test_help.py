@@ -24,8 +24,9 @@ def test_each_command_of_the_readme_answers_help(command: str):
     assert f"medssl {command}" in " ".join(done.stdout.split())
 
 
-def test_help_loads_no_heavy_library():
-    done = subprocess.run([sys.executable, "-X", "importtime", MEDSSL, "--help"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)], ids=str)
+def test_help_loads_no_heavy_library(command: list[str]):
+    done = subprocess.run([sys.executable, "-X", "importtime", MEDSSL, *command, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "medssl.cli" in loaded

@@ -85,7 +85,7 @@ def _settings(parser: ArgumentParser, args: list[str], name: str) -> Namespace:
     try:
         settings = parser.parse_args(args)
     except ArgumentError as error:
-        raise ConfigError(f"{_one_line(error)}; see medssl {name} --help") from error
+        raise ConfigError(f"{_one_line(error)}; see medssl {name} --help=full") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"a configuration is no text; give a YAML file to medssl {name} --config") from error
     check_seed(settings.seed)
