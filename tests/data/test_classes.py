@@ -11,7 +11,7 @@ import torch
 from medssl.data.classes import Classes, check_known, scan_label
 from medssl.data.dataset import Case, CropDataset, Crops, cut, load_cases
 from medssl.data.entry import Bits, encode
-from medssl.data.manifest import ManifestRow, _label
+from medssl.data.manifest import ManifestRow, label_of
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.inference import fitted
@@ -107,9 +107,9 @@ def test_classes_that_contradict_themselves_are_refused(settings: dict[str, obje
 
 
 def test_a_table_may_name_several_classes_of_a_scan() -> None:
-    assert _label("nodule; effusion", "row 2") == "nodule;effusion"
+    assert label_of("nodule; effusion", "row 2") == "nodule;effusion"
     with pytest.raises(ManifestError, match="bad_label"):
-        _label("nodule;", "row 2")
+        label_of("nodule;", "row 2")
 
 
 def test_a_mask_of_lesion_against_none_is_of_the_class_of_its_scan() -> None:
