@@ -21,6 +21,7 @@ _SIDE_SUFFIXES = frozenset(
 _SIDE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "citation", "changes", "authors", "thumbs.db", "desktop.ini"})
 _SUFFIX = re.compile(r"(\.nii)?\.[A-Za-z0-9]{1,6}$")
 _MAX_ID = 100
+_VERSIONS = frozenset({".git", ".datalad"})  # of the data set; what is checked out of them stands beside them
 LEFT_OUT = frozenset({"symlink_skipped", "special_file_skipped"})  # notes about a folder
 
 
@@ -119,7 +120,8 @@ def walk(root: Path) -> Walk:
             if found.is_symlink():
                 notes.setdefault(place, set()).add("symlink_skipped")
             elif found.is_dir(follow_symlinks=False):
-                pending.append((folder / found.name, inner))
+                if found.name not in _VERSIONS:
+                    pending.append((folder / found.name, inner))
             elif found.is_file(follow_symlinks=False):
                 entries.append(entry(folder / found.name, inner, headers))
             else:

@@ -51,6 +51,12 @@ def test_a_dicomdir_that_names_an_impossible_file_is_ignored(write_series):
     assert reading.record.reasons == ("dicomdir_ignored",)
 
 
+def test_what_git_keeps_of_old_versions_is_no_scan(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / ".git" / "annex" / "b.png")
+    assert [source.source for source in find_sources(tmp_path)] == ["a.png"]
+
+
 def test_links_are_not_followed(tmp_path, write_series):
     folder = write_series()
     (folder / "9.dcm").symlink_to("/etc/passwd")
