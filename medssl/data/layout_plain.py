@@ -44,7 +44,11 @@ def plain(folder: Path) -> list[ManifestRow]:
     if lost:
         logger.warning("%d masks belong to no image that stands beside them", len(lost))
     shared = _common([path.parent for path in images] + list(dicom))
-    rows = [_plain_row(path, path.parent, shared, by_folder[path.parent], lesions.get(path, "")) for path in images]
+    pools = {path.parent for path, lesion in lesions.items() if _is_beside(PurePosixPath(lesion), path)}
+    rows = [_plain_row(path, path.parent, shared, lesions.get(path, ""), is_pool=path.parent in pools) for path in images]
+    rows = [
+        replace(row, patient="") if len(by_folder[path.parent]) > _MOST_SEQUENCES else row for row, path in zip(rows, images, strict=True)
+    ]
     people = {row.patient for row in rows}
     rows += [_series_row(each, place, shared, drawn[place], people) for place, each in series.items()]
     guessed = sum(not row.patient for row in rows)
@@ -56,9 +60,11 @@ def plain(folder: Path) -> list[ManifestRow]:
 def _other_places(sources: Sequence[Source]) -> Iterator[PurePosixPath]:
     """Where scans of other formats than DICOM lie, whatever they are called, and archives that cannot be read."""
     for each in sources:
-        is_hidden = any(part.startswith(".") for part in PurePosixPath(each.source).parts)
-        if each.format == "zip" or (each.format != "dicom" and (each.packed or not each.problems) and not is_hidden):
-            yield PurePosixPath(each.source)
+        place = PurePosixPath(each.source)
+        is_meant = not each.problems or (each.packed is not None and is_image(place))
+        is_hidden = any(part.startswith(".") for part in place.parts)
+        if each.format == "zip" or (each.format != "dicom" and is_meant and not is_hidden):
+            yield place
 
 
 def _series(sources: Sequence[Source]) -> dict[PurePosixPath, Source]:
@@ -79,21 +85,23 @@ def _folders(source: Source) -> set[Path]:
 
 def _series_row(each: Source, place: PurePosixPath, shared: PurePosixPath, lesion: str, people: set[str]) -> ManifestRow:
     """A DICOM series; where images of other formats share its folder, the folder stays the patient of them all."""
-    row = _plain_row(place, PurePosixPath(each.source), shared, (), lesion)
+    row = _plain_row(place, PurePosixPath(each.source), shared, lesion, is_pool=False)
     patient = row.patient if row.patient in people else each.patient or row.patient
     return replace(row, patient=patient, modality=each.modality)
 
 
-def _plain_row(
-    image: PurePosixPath, place: PurePosixPath, shared: PurePosixPath, neighbours: Sequence[PurePosixPath], lesion: str
-) -> ManifestRow:
+def _plain_row(image: PurePosixPath, place: PurePosixPath, shared: PurePosixPath, lesion: str, *, is_pool: bool) -> ManifestRow:
+    """A scan; its patient is the first folder on the way to it, unless that is a pool of images with one of masks beside it."""
     parts = list(place.relative_to(shared).parts)
     split = _SPLITS.get(parts[0].casefold(), "") if parts else ""
     parts = parts[1:] if split else parts
-    beside = PurePosixPath(lesion).parent if lesion else place  # where masks have a folder of their own, images have one too
-    holds_all = len(parts) == 1 and beside != place and beside.parent == place.parent
-    patient = parts[0].removesuffix(".zip") if parts and len(neighbours) <= _MOST_SEQUENCES and not holds_all else ""
+    patient = "" if not parts or (is_pool and len(parts) == 1) else parts[0].removesuffix(".zip")
     return ManifestRow("", patient, image.as_posix(), split=split, lesion=lesion)
+
+
+def _is_beside(mask: PurePosixPath, image: PurePosixPath) -> bool:
+    """Whether masks and images have folders of their own, side by side."""
+    return mask.parent != image.parent and mask.parent.parent == image.parent.parent
 
 
 def _masks(group: Sequence[PurePosixPath], by_folder: Mapping[PurePosixPath, object]) -> list[PurePosixPath]:
