@@ -147,8 +147,7 @@ def prepare(
     guard = Guard(allow_leakage or "", seen, keep_together)
     written = partial(prepare_store, layout=layout, labels=labels, preprocess=preprocess, spacing_mm=spacing_mm, options=options)
     manifest, rejected = written(folder, out, seed=seed, workers=workers, guard=guard)
-    splits = ", ".join(f"{len(manifest.split(name))} {name}" for name in sorted({row.split for row in manifest.rows}))
-    _say(f"{len(manifest.rows)} scans in {out}: {splits}; {rejected} left out (reasons in intake.json)")
+    _say(f"{len(manifest.rows)} scans in {out}: {manifest.counts()}; {rejected} left out (reasons in intake.json)")
     if (leakage := Leakage.read(out)).kept_together:
         _say(f"{leakage.pairs} pairs of equal or nearly equal scans of different patients were kept together in one split: leakage.csv")
     return int(rejected > 0)

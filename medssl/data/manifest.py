@@ -149,6 +149,10 @@ class Manifest:
         """The rows of one split; `all` gives every row."""
         return self.rows if name == "all" else tuple(row for row in self.rows if row.split == name)
 
+    def counts(self) -> str:
+        """How many rows each split has, in words."""
+        return ", ".join(f"{len(self.split(name))} {name}" for name in sorted({row.split for row in self.rows}))
+
     def digest(self) -> str:
         """Identity of the content, whatever the order of the rows, the notes on leakage and what is only told in reports."""
         rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
