@@ -4,6 +4,7 @@ Heavy packages are imported inside the commands, so that `--help` answers at onc
 """
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,9 +54,7 @@ def demo(
     """
     from medssl.demo import run_demo
 
-    for line in run_demo(out, data=data, preset=preset, keep_together=keep_together):
-        _say(line)
-    return 0
+    return int(run_demo(out, data=data, preset=preset, say=_say, keep_together=keep_together) > 0)
 
 
 def check(
@@ -197,7 +196,7 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
     from medssl.training.blueprint_text import write_plan
 
     planned = write_plan(store, out, memory_gb=memory_gb, dims=dims)
-    _say(f"{planned}; run it with: medssl finetune --config {out} --feed.store {store} --out RUN")
+    _say(f"{planned}; run it with: {shlex.join(['medssl', 'finetune', '--config', str(out), '--feed.store', str(store)])} --out RUN")
     return 0
 
 
@@ -251,7 +250,7 @@ def score(bundle: Path, folder: Path, *, out: Path = Path("results")) -> int:
     from medssl.scoring.predictor import Predictor
 
     counts = score_folder(Predictor(bundle), folder, out)
-    _say(", ".join(f"{count} {status}" for status, count in counts.items()) + f"; look at them with: medssl review {out}")
+    _say(", ".join(f"{count} {status}" for status, count in counts.items()) + f"; look at them with: medssl review {shlex.quote(str(out))}")
     return int(counts.get("rejected", 0) > 0)
 
 

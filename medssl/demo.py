@@ -2,9 +2,11 @@
 
 import copy
 import logging
+import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +15,10 @@ import yaml
 
 from medssl.assets import asset
 from medssl.data.classes import scan_label
-from medssl.data.manifest import ManifestRow
+from medssl.data.manifest import Manifest, ManifestRow
 from medssl.data.prepare import Guard, prepare, read_row
-from medssl.data.store import Store
-from medssl.errors import ConflictError
+from medssl.data.store import Index, Store
+from medssl.errors import ConflictError, ManifestError
 from medssl.files import write_text
 from medssl.report.write import write_report
 from medssl.scoring.folder import reference_row, score_folder, score_split
@@ -28,34 +30,63 @@ logger = logging.getLogger(__name__)
 Config = dict[str, Any]
 
 
-def run_demo(out: Path, *, data: Path | None, preset: Literal["auto", "smoke"], keep_together: bool = False) -> Iterator[str]:
-    """Run every stage; yields what to tell the user.
+def run_demo(
+    out: Path, *, data: Path | None, preset: Literal["auto", "smoke"], say: Callable[[str], object], keep_together: bool = False
+) -> int:
+    """Run every stage; returns how many scans were left out.
 
     Args:
-        out: `cohort`, `store`, `pretrain`, `finetune`, `evaluation` and `results` go here.
+        out: `cohort`, `store`, `pretrain`, `finetune`, `evaluation` and `results` go here; a store of the same scans is used again.
         data: Folder of real scans, None for a generated cohort.
         preset: `smoke` for seconds instead of minutes.
+        say: Tells the user a line.
         keep_together: Patients with equal or nearly equal scans go into one split, instead of stopping with the pairs.
 
     Raises:
         ConflictError: `out` holds a demo already.
+        ManifestError: Scans without labels, of which a demo has to learn.
     """
-    if (out / "store").exists() or (out / "pretrain").exists():
+    folder = data or out / "cohort"
+    if (out / "pretrain").exists() or _is_of_others(out / "store", folder):
         raise ConflictError(f"{out} holds a demo already; give another --out, or delete it")
     start = time.monotonic()
     config = _preset(preset, real=data is not None)
-    folder = data or _cohort(out / "cohort", config["cohort"])
+    if data is None:
+        _make_cohort(folder, config["cohort"])
     manifest, rejected = prepare(folder, out / "store", seed=config["seed"], guard=Guard(keep_together=keep_together))
-    yield f"[{_clock(start)}] {len(manifest.rows)} scans of {len({row.patient for row in manifest.rows})} patients, {rejected} left out"
-    yield from _train(out, config)
-    yield f"[{_clock(start)}] pretrained and fine-tuned; evaluating the test patients"
+    say(f"[{_clock(start)}] {len(manifest.rows)} scans of {len({row.patient for row in manifest.rows})} patients, {rejected} left out")
+    _check_labels(manifest)
+    _train(out, config, say)
+    say(f"[{_clock(start)}] pretrained and fine-tuned; evaluating the test patients")
     predictor = Predictor(out / "finetune" / "bundle")
     score_split(predictor, Store(out / "store"), "test", out / "evaluation")
     write_report(out / "evaluation", out / "evaluation")
     _score_unseen(predictor, folder, out)
-    yield f"[{_clock(start)}] done"
-    yield f"report:     {out / 'evaluation' / 'report.html'}"
-    yield f"review app: medssl review {out / 'results'}"
+    say(f"[{_clock(start)}] done")
+    say(f"report:     {out / 'evaluation' / 'report.html'}")
+    say(f"review app: medssl review {shlex.quote(str(out / 'results'))}")
+    return rejected
+
+
+def _task(manifest: Manifest) -> str:
+    return "segment" if any(row.lesion for row in manifest.rows) else "classify"
+
+
+def _check_labels(manifest: Manifest) -> None:
+    """Whether there is something to fine-tune and to choose thresholds on, before hours of pretraining."""
+    segments = _task(manifest) == "segment"
+    train, val = (
+        Counter(scan_label(row) for row in manifest.split(split) if not segments or row.lesion or scan_label(row) == 0)
+        for split in ("train", "val")
+    )
+    if train[1] and (train[0] or segments) and val[0] + val[1]:
+        return
+    raise ManifestError(
+        "no_rows",
+        f"a demo learns from labels; of the scans to learn from {train[1]} are known to have a lesion and {train[0]} to have none, "
+        f"of those to choose thresholds on {val[1]} and {val[0]}; put a table patients.csv with image, patient, lesion and/or label "
+        "into the folder and run the same command again",
+    )
 
 
 def _preset(preset: str, *, real: bool) -> Config:
@@ -64,27 +95,33 @@ def _preset(preset: str, *, real: bool) -> Config:
     return config
 
 
-def _cohort(folder: Path, settings: Config) -> Path:
+def _make_cohort(folder: Path, settings: Config) -> None:
     from medssl.phantom import make_cohort
 
-    return make_cohort(folder, patients=settings["patients"], seed=settings["seed"])
+    make_cohort(folder, patients=settings["patients"], seed=settings["seed"])
 
 
-def _train(out: Path, config: Config) -> Iterator[str]:
+def _is_of_others(store: Path, folder: Path) -> bool:
+    """Whether a store is there already, and not of the scans of this demo."""
+    index = Index.read(store)
+    return index is not None and (store.resolve() / index.source).resolve() != folder.resolve()
+
+
+def _train(out: Path, config: Config, say: Callable[[str], object]) -> None:
     """Pretrain and fine-tune from configuration files that are written first, so that each can be run again by hand."""
     from medssl.training.launch import launch_finetune, launch_pretrain
 
     store = Store(out / "store")
     channels = store.image(store.manifest.rows[0]).shape[0]
-    task = "segment" if any(row.lesion for row in store.manifest.rows) else "classify"
     pretrain = _fit_to(config["pretrain"], store.folder, channels)
-    finetune = _fit_to({**config["finetune"], **config[task], "bundle": str(out / "pretrain" / "bundle")}, store.folder, channels)
+    whole = {**config["finetune"], **config[_task(store.manifest)], "bundle": str(out / "pretrain" / "bundle")}
+    finetune = _fit_to(whole, store.folder, channels)
     for name, settings in (("pretrain", pretrain), ("finetune", finetune)):
         (out / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    yield f"pretraining: medssl pretrain --config {out / 'pretrain.yaml'} --out {out / 'pretrain'}"
-    launch_pretrain(["--config", str(out / "pretrain.yaml"), "--out", str(out / "pretrain")])
-    yield f"fine-tuning: medssl finetune --config {out / 'finetune.yaml'} --out {out / 'finetune'}"
-    launch_finetune(["--config", str(out / "finetune.yaml"), "--out", str(out / "finetune")])
+    for name, title, launch in (("pretrain", "pretraining", launch_pretrain), ("finetune", "fine-tuning", launch_finetune)):
+        arguments = ["--config", str(out / f"{name}.yaml"), "--out", str(out / name)]
+        say(f"{title}: {shlex.join(['medssl', name, *arguments])}")
+        launch(arguments)
 
 
 def _fit_to(settings: Config, store: Path, channels: int) -> Config:

@@ -56,6 +56,11 @@ def test_a_bad_scan_is_rejected_and_the_rest_goes_on(bundle: Path, scans: Path, 
     assert [row.split(",")[1] for row in rows[1:]] == ["rejected", "scored"]
 
 
+def test_a_command_to_copy_is_quoted(bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["score", str(bundle), str(scans), "--out", str(tmp_path / "my results")])
+    assert f"medssl review '{tmp_path}/my results'" in capsys.readouterr().out
+
+
 def test_scoring_again_changes_nothing(bundle: Path, scans: Path, tmp_path: Path) -> None:
     arguments = ["score", str(bundle), str(scans), "--out", str(tmp_path / "results")]
     main(arguments)

@@ -4,6 +4,8 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from medssl.cli import main
@@ -86,3 +88,45 @@ def test_equal_scans_are_kept_together_where_a_demo_is_asked_to(tmp_path: Path, 
     monkeypatch.setattr("medssl.demo.prepare", stop)
     assert main(["demo", "--data", str(tmp_path), "--keep-together", "--out", str(tmp_path / "run")]) == ConflictError.exit_code
     assert asked == [True]
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    """Ten scans of ten patients, of which nothing is known."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number in range(10):
+        values = np.random.default_rng(number).integers(0, 100, (16, 16, 4)).astype(np.int16)
+        nib.save(nib.Nifti1Image(values, np.diag([1, 1, 3, 1])), folder / f"p{number}.nii.gz")
+    return folder
+
+
+def test_scans_without_labels_are_refused_before_anything_is_trained(
+    unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--preset", "smoke", "--data", str(unlabelled), "--out", str(tmp_path / "run")]) == 2
+    assert "patients.csv" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "pretrain.yaml").exists()
+
+
+def test_a_demo_goes_on_once_there_are_labels(unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise ConflictError("training begins")
+
+    monkeypatch.setattr("medssl.demo._train", stop)
+    arguments = ["demo", "--preset", "smoke", "--data", str(unlabelled), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    lines = [f"p{number},p{number}.nii.gz,{number % 2}" for number in range(10)]
+    (unlabelled / "patients.csv").write_text("\n".join(["patient,image,label", *lines]))
+    assert main(arguments) == ConflictError.exit_code
+
+
+def test_a_store_of_other_scans_is_never_overwritten(unlabelled: Path, tmp_path: Path) -> None:
+    arguments = ["demo", "--preset", "smoke", "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--data", str(unlabelled)]) == 2
+    assert main(arguments) == ConflictError.exit_code
+
+
+def test_a_demo_that_leaves_scans_out_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medssl.demo.run_demo", lambda *_, **__: 2)
+    assert main(["demo"]) == 1
