@@ -170,6 +170,7 @@ def finetune(
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
     """
+    training.check_batch(feed.batch_size)
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
     check_detector(network, folds, protocol)
@@ -194,7 +195,6 @@ def _checked(parts: Parts, network: Network, recipe: _Recipe, run: Run) -> Parts
 def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | Plan | None:
     """Train on one part of the scans, lock the thresholds on another, write the bundle."""
     feed, labels, seed = recipe.feed, recipe.labels, recipe.seed
-    recipe.training.check_batch(feed.batch_size)
     store, train = Store(feed.store), labels.drawn(part.train, seed=seed)
     _check_shape(network, train[0], feed)
     check_cases(network, train, split=labels.train_split, held=[*part.held, *part.selecting])

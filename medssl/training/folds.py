@@ -176,9 +176,10 @@ def cross_validate(
         None on processes that help.
 
     Raises:
-        ConfigError: Several folds at once where processes are started from outside.
+        ConfigError: Several folds at once where processes are started from outside, or a strategy that this machine cannot run.
     """
     if leads() and not run.plan_only:
+        training.check_machine()
         parts.folds.open(run)
     outcome = _each(parts, network, run, training, learn)
     if run.plan_only or not leads() or _missing(parts, run):

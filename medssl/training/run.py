@@ -143,6 +143,7 @@ def fit(
         return plan
     if leads():
         logger.info("%s", plan)
+    training.check_machine()
     run.open()
     compile_parts(module, training)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -226,13 +227,8 @@ def strategy(training: Training, *, unused: bool) -> Strategy | str:
     Args:
         training: Asks for it.
         unused: Whether a step leaves some parameters without gradient.
-
-    Raises:
-        ConfigError: FSDP without a GPU.
     """
     if training.strategy == "fsdp":
-        if not torch.cuda.is_available():
-            raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
         return spread()
     if training.strategy == "auto" and training.devices * training.num_nodes == 1:
         return "auto"

@@ -80,6 +80,15 @@ class Training:
         if batch_size % parts:
             raise ConfigError(f"batch_size must be a multiple of devices x num_nodes x accumulate = {parts}, got {batch_size}")
 
+    def check_machine(self) -> None:
+        """Whether this machine can run the strategy.
+
+        Raises:
+            ConfigError: FSDP without a GPU.
+        """
+        if self.strategy == "fsdp" and not torch.cuda.is_available():
+            raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
+
     @property
     def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
         """What `auto` means on this machine."""

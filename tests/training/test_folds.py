@@ -55,6 +55,16 @@ def test_folds_end_as_one_bundle_that_is_their_ensemble(run: Path) -> None:
     assert bundle.operating_points["slice"]["n"] == 16
 
 
+@pytest.mark.parametrize(("name", "value"), [("--training.strategy", "fsdp"), ("--feed.batch_size", "3")])
+def test_what_cannot_run_leaves_no_folder_of_folds(
+    tmp_path: Path, scratch: list[str], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"fsdp|batch_size"):
+        launch_finetune([*scratch, *FOLDS, name, value, "--training.accumulate", "2", "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_patient_is_scored_by_the_network_that_did_not_learn_from_them(run: Path, store: Path) -> None:
     held = [{path.stem for path in (fold(run, number).parent / "held_out").glob("*.npz")} for number in (0, 1)]
     digests = {row.scan_id: row.sha256 for row in Store(store).manifest.rows}

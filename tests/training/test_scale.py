@@ -94,6 +94,7 @@ def test_an_error_in_one_process_ends_all(monkeypatch: pytest.MonkeyPatch) -> No
 def test_fsdp_without_a_gpu_is_refused_by_name(tmp_path: Path, store: Path) -> None:
     with pytest.raises(ConfigError, match="fsdp needs GPUs"):
         launch_pretrain([*config(store, strategy="fsdp"), "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
