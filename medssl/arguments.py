@@ -6,6 +6,8 @@ from typing import Any
 
 from medssl.errors import UsageError
 
+_SAID = ("true", "false")  # of a switch
+
 
 def parsed(function: Callable[..., int], arguments: Sequence[str], command: str) -> dict[str, Any]:
     """What a function is to be called with.
@@ -27,20 +29,37 @@ def parsed(function: Callable[..., int], arguments: Sequence[str], command: str)
         return vars(parser.parse_args(_spelled(arguments, function)))
     except ArgumentError as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{reason}; see medssl {command} --help") from error
+        raise UsageError(f"{reason}{_hint(reason, arguments, function)}; see medssl {command} --help") from error
 
 
 def _spelled(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
     """`--allow-leakage` as `--allow_leakage`, a switch that stands alone as `--switch=true`, and `--option` of a list as `--option+`."""
-    kinds = {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
-    switches = {name for name, kind in kinds.items() if kind is bool}
+    kinds, switches = _kinds(function), _switches(function)
     lists = {name for name, kind in kinds.items() if "list[" in str(kind)}
     named = [_underscored(argument, lists) for argument in arguments]
     following = [*named, ""][1:]
     return [
-        f"{name}=true" if name in switches and after not in ("true", "false") else name
-        for name, after in zip(named, following, strict=True)
+        f"{name}=true" if name in switches and after.lower() not in _SAID else name for name, after in zip(named, following, strict=True)
     ]
+
+
+def _kinds(function: Callable[..., int]) -> dict[str, Any]:
+    """The annotation of each option."""
+    return {f"--{name}": parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def _switches(function: Callable[..., int]) -> set[str]:
+    return {name for name, kind in _kinds(function).items() if kind is bool}
+
+
+def _hint(reason: str, arguments: Sequence[str], function: Callable[..., int]) -> str:
+    """What a switch takes, where the word behind it is the one that was refused."""
+    spelled = [_underscored(argument, ()).partition("=") for argument in arguments]
+    following = [*(name for name, _, _ in spelled), ""][1:]
+    for (name, _, value), after in zip(spelled, following, strict=True):
+        if name in _switches(function) and (value or after) in reason.split():
+            return f"; {name} takes true or false, got {value or after}"
+    return ""
 
 
 def _underscored(argument: str, lists: Container[str]) -> str:
