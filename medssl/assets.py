@@ -5,6 +5,7 @@ In a wheel they lie below `medssl/`; in a checkout beside it.
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from medssl.errors import MissingDependencyError, UsageError
@@ -25,11 +26,11 @@ def asset(name: str) -> Path:
     raise UsageError(f"this installation lacks {name}; install medssl again")
 
 
-def run_app(results: Path, *, port: int, headless: bool) -> int:
-    """Serve the review app on 127.0.0.1 until it is stopped; returns its exit code.
+def run_app(results: Path, *, port: int, headless: bool) -> None:
+    """Serve the review app on 127.0.0.1 until it is stopped.
 
     Raises:
-        UsageError: No results folder, or no port of that number.
+        UsageError: No results folder, no port of that number, or the app ends by itself, as on a port that is taken.
         MissingDependencyError: Streamlit is not installed.
     """
     import importlib.util
@@ -54,7 +55,7 @@ def run_app(results: Path, *, port: int, headless: bool) -> int:
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", str(asset("app/review.py")), *flags, "--", str(results.resolve())]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    with suppress(KeyboardInterrupt):
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            raise UsageError(f"the review app ended with exit code {code}; its message is above, and another --port may help")

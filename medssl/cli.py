@@ -285,7 +285,8 @@ def review(results: Path, *, port: int = 8501, headless: bool = False) -> int:
     """
     from medssl.assets import run_app
 
-    return run_app(results, port=port, headless=headless)
+    run_app(results, port=port, headless=headless)
+    return 0
 
 
 _PLAIN: dict[str, Callable[..., int]] = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import nibabel as nib
 import numpy as np
@@ -220,6 +221,15 @@ def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, cap
 def test_a_port_that_there_is_not_is_exit_code_2(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path), "--port", port]) == 2
     assert "--port takes a number from 1 to 65535" in one_line(capsys)
+
+
+def test_an_app_that_ends_by_itself_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.setattr("subprocess.run", lambda command, **_: CompletedProcess(command, 1))
+    assert main(["review", str(tmp_path)]) == 2
+    assert "another --port" in one_line(capsys)
 
 
 @pytest.fixture
