@@ -143,9 +143,8 @@ def prepare(
     check_seed(seed)
     options = ReadOptions(four_d, pet, tilt, units)
     preprocess, seen = (None, {}) if like is None else _like(like, options, spacing_mm)
-    guard = Guard(allow_leakage or "", seen, keep_together)
     written = partial(prepare_store, layout=layout, labels=labels, preprocess=preprocess, spacing_mm=spacing_mm, options=options)
-    manifest, rejected = written(folder, out, seed=seed, workers=workers, guard=guard)
+    manifest, rejected = written(folder, out, seed=seed, workers=workers, guard=Guard(allow_leakage or "", seen, keep_together))
     _say(f"{len(manifest.rows)} scans in {out}: {manifest.counts()}; {rejected} left out (reasons in intake.json)")
     if (leakage := Leakage.read(out)).kept_together:
         _say(f"{leakage.pairs} pairs of equal or nearly equal scans of different patients were kept together in one split: leakage.csv")

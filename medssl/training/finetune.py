@@ -124,6 +124,9 @@ class _Recipe:
     protocol: Name
     tuning: Tuning
 
+    def __post_init__(self) -> None:
+        self.training.check_batch(self.feed.batch_size)
+
     @property
     def window(self) -> Window:
         """How the network looks at whole scans."""
@@ -170,7 +173,6 @@ def finetune(
         ConfigError: A network that does not fit the crops or the bundle.
         ManifestError: No usable label.
     """
-    training.check_batch(feed.batch_size)
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
     check_detector(network, folds, protocol)
