@@ -6,6 +6,7 @@ a tag: `medssl.io.deidentify_table`; to an object: `medssl.io.deidentify_dataset
 
 import io
 import json
+import os
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ from medssl.io.sources import Entry, Walk, walk
 
 RECORD, FILES_TABLE, TAGS_TABLE = "deidentified.json", "deidentified.csv", "deidentified_tags.csv"
 _MAX_FILE_BYTES = 2 << 30
+_OTHER_KEY = "the out folder holds copies made with another key; give that key, or another out folder"
 _ACTIONS = {"X": "removed", "Z": "emptied", "D": "dummy", "K": "kept", "C": "date moved, time of day kept", "U": "new UID"}
 # what pydicom raises on a damaged element, none of which names its own class
 _PYDICOM_ERRORS = (
@@ -108,6 +110,7 @@ def deidentify_folder(
     own_key = key or out.resolve().with_name(f"{out.resolve().name}.key")
     _refuse_places(folder, out, own_key)
     found = _walk(folder)
+    _refuse_taken(out, own_key)
     job = _Job(out, Pseudonyms(load_key(own_key, create=new_key or key is None)), force_burned_in)
     _claim(out, job.pseudonyms)
     rows = [_row(job, entry) for entry in track(found.entries, "de-identifying")] + _unopened(job, found)
@@ -146,16 +149,24 @@ def _walk(folder: Path) -> Walk:
     return found
 
 
-def _claim(out: Path, pseudonyms: Pseudonyms) -> None:
-    """Take an empty folder, or one with copies made with the same key."""
-    record = out / RECORD
+def _refuse_taken(out: Path, key: Path) -> None:
+    """Refuse a folder of other files, and one of copies whose key is not there, before a key is made for it."""
     remove_leftovers(out)
-    if record.is_file():
-        if f'"{pseudonyms.fingerprint}"' not in record.read_text(encoding="utf-8", errors="replace"):
-            raise ConflictError("the out folder holds copies made with another key; give that key, or another out folder")
+    if (out / RECORD).is_file():
+        if not os.path.lexists(key):
+            raise ConflictError(_OTHER_KEY)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConflictError("the out folder holds other files; give an empty one")
+
+
+def _claim(out: Path, pseudonyms: Pseudonyms) -> None:
+    """Take an empty folder, or one with copies made with the same key."""
+    record = out / RECORD
+    if record.is_file():
+        if f'"{pseudonyms.fingerprint}"' not in record.read_text(encoding="utf-8", errors="replace"):
+            raise ConflictError(_OTHER_KEY)
+        return
     facts = {"profile": "DICOM PS3.15 2026c, codes 113100 and 113107", "key_fingerprint": pseudonyms.fingerprint}
     write_text(record, json.dumps(facts, indent=1))
 

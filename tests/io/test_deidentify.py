@@ -482,6 +482,15 @@ def test_another_image_under_the_same_uid_is_refused(write_series, key, tmp_path
     assert sorted(row.reason for row in found) == ["", "conflicting_slices", "conflicting_slices", "conflicting_slices"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "deidentified.json"])
+def test_no_key_is_made_for_an_out_folder_that_is_refused(write_series, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    with pytest.raises(ConflictError):
+        deidentify_folder(write_series(), tmp_path / "out")
+    assert not (tmp_path / "out.key").exists()
+
+
 def test_another_key_is_a_conflict(write_series, key, tmp_path, capsys):
     folder = write_series()
     deidentify_folder(folder, tmp_path / "out", key)
