@@ -55,7 +55,7 @@ def run_demo(
         _make_cohort(folder, config["cohort"])
     manifest, rejected = prepare(folder, out / "store", seed=config["seed"], guard=Guard(keep_together=keep_together))
     say(f"[{_clock(start)}] {len(manifest.rows)} scans of {len({row.patient for row in manifest.rows})} patients, {rejected} left out")
-    _check_labels(manifest)
+    _check_labels(manifest, out / "store")
     _train(out, config, say)
     say(f"[{_clock(start)}] pretrained and fine-tuned; evaluating the test patients")
     predictor = Predictor(out / "finetune" / "bundle")
@@ -72,8 +72,8 @@ def _task(manifest: Manifest) -> str:
     return "segment" if any(row.lesion for row in manifest.rows) else "classify"
 
 
-def _check_labels(manifest: Manifest) -> None:
-    """Whether there is something to fine-tune and to choose thresholds on, before hours of pretraining."""
+def _check_labels(manifest: Manifest, store: Path) -> None:
+    """Whether there is something to fine-tune and to choose thresholds on, before hours of pretraining; without, the store goes again."""
     segments = _task(manifest) == "segment"
     train, val = (
         Counter(scan_label(row) for row in manifest.split(split) if not segments or row.lesion or scan_label(row) == 0)
@@ -81,6 +81,7 @@ def _check_labels(manifest: Manifest) -> None:
     )
     if train[1] and (train[0] or segments) and val[0] + val[1]:
         return
+    shutil.rmtree(store)  # with a table its grid may be another one
     raise ManifestError(
         "no_rows",
         f"a demo learns from labels; of the scans to learn from {train[1]} are known to have a lesion and {train[0]} to have none, "

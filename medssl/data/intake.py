@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -350,7 +351,11 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
 
 
 def _files(path: Path, root: Path) -> Iterator[Path]:
-    """The files that a scan may be read from: one, with the one that it points to, all of a folder, or the archive that it is in."""
+    """The files that a scan may be read from: one, with the one that it points to, those of a series, all of a folder, or an archive."""
+    if path.name.startswith("series-") and path.parent.is_dir() and not path.exists():
+        with suppress(UsageError):  # that it is gone is said by reading it
+            yield from (file.path for each in find_sources(path) for file in each.files)
+        return
     while not stands_there(path) and path != root:
         path = path.parent
     if path.is_file() and path.suffix.lower() in _POINTS_ELSEWHERE:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 BRAIN = re.compile(r"brain[ _-]?mask|desc-brain|brainextract|skullstrip", re.IGNORECASE)
 _MASK = re.compile(r"lesion|mask(?!ed)|tumou?r|seg|label", re.IGNORECASE)
+_COPY = re.compile(r"(?<=^series-[0-9a-f]{10})-\d+$")  # what tells copies of a series in different folders apart
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
 
@@ -44,7 +45,7 @@ def plain(folder: Path) -> list[ManifestRow]:
     if lost:
         logger.warning("%d masks belong to no image that stands beside them", len(lost))
     shared = _common([path.parent for path in images] + list(dicom))
-    pools = {path.parent for path, lesion in lesions.items() if _is_beside(PurePosixPath(lesion), path)}
+    pools = _pools(images, lesions)
     rows = [_plain_row(path, path.parent, shared, lesions.get(path, ""), is_pool=path.parent in pools) for path in images]
     rows = [
         replace(row, patient="") if len(by_folder[path.parent]) > _MOST_SEQUENCES else row for row, path in zip(rows, images, strict=True)
@@ -69,11 +70,13 @@ def _other_places(sources: Sequence[Source]) -> Iterator[PurePosixPath]:
 
 def _series(sources: Sequence[Source]) -> dict[PurePosixPath, Source]:
     """DICOM scans by where they are read from: their file or folder or, where that holds other scans too, their id below it."""
-    held = Counter(folder for each in sources for folder in _folders(each))
+    held = Counter(folder for each in sources if each.format != "folder" for folder in _folders(each))
     places: dict[PurePosixPath, Source] = {}
     for source, found in groupby((each for each in sources if each.format == "dicom"), key=lambda each: each.source):
         here = list(found)
-        names = unique([re.sub(r"-\d+$", "", each.scan_id) for each in here])  # a number tells copies in different folders apart
+        names = unique(
+            [re.sub(r"^(series-[0-9a-f]{10})-\d+$", r"\1", each.scan_id) for each in here]
+        )  # a number tells copies in different folders apart
         places |= {PurePosixPath(source) / (name if held[each.path] > 1 else ""): each for name, each in zip(names, here, strict=True)}
     return places
 
@@ -99,9 +102,11 @@ def _plain_row(image: PurePosixPath, place: PurePosixPath, shared: PurePosixPath
     return ManifestRow("", patient, image.as_posix(), split=split, lesion=lesion)
 
 
-def _is_beside(mask: PurePosixPath, image: PurePosixPath) -> bool:
-    """Whether masks and images have folders of their own, side by side."""
-    return mask.parent != image.parent and mask.parent.parent == image.parent.parent
+def _pools(images: Sequence[PurePosixPath], lesions: Mapping[PurePosixPath, str]) -> set[PurePosixPath]:
+    """Folders of all images, with one of masks beside them; where there are several folders of images, they may be patients."""
+    beside = Counter(folder.parent for folder in {image.parent for image in images})
+    masks = {image.parent: PurePosixPath(lesion).parent for image, lesion in lesions.items()}
+    return {folder for folder, other in masks.items() if folder != other and folder.parent == other.parent and beside[folder.parent] == 1}
 
 
 def _masks(group: Sequence[PurePosixPath], by_folder: Mapping[PurePosixPath, object]) -> list[PurePosixPath]:

@@ -30,6 +30,7 @@ _BIDS_UNNAMED = re.compile(r"_(dseg|probseg)$", re.IGNORECASE)
 _TISSUE_PIPELINES = frozenset({"fmriprep", "smriprep", "freesurfer", "fastsurfer", "cat12", "qsiprep"})  # they segment tissue
 _BIDS_DRAWN_ON = ("FLAIR", "T1w", "T2w")  # where a mask does not name its sequence, the first of these that exists
 _TOLD = ("lesion", "label", "modality", "site", "split", "age", "sex", "has_lesion", "report")  # by a table to a layout
+_INNER = re.compile(r"t\d{3,}|series-[0-9a-f]{10}(-\d+)?")  # a volume of a file, a series of a folder
 _MAX_ID = 112  # letters of a scan_id that a number can be put behind
 
 
@@ -144,7 +145,7 @@ def _named(folder: Path, table: Path) -> list[ManifestRow]:
     """The scans that a table names; how many files it does not name is said."""
     rows = Manifest.read(table, root=folder).rows
     named = {part for row in rows for part in (*row.sources, row.lesion)}
-    named |= {str(PurePosixPath(part).parent) for part in named if not (folder / part).exists()}  # a volume or series of a place
+    named |= {str(PurePosixPath(part).parent) for part in named if _INNER.fullmatch(PurePosixPath(part).name)}
     left = sum(not named & {str(path), *map(str, path.parents)} for path in files_below(folder) if is_image(path) or path.suffix == ".dcm")
     if left:
         logger.warning("%d image files are not in %s and were left out; --layout plain --labels %s takes all", left, table.name, table.name)

@@ -8,30 +8,44 @@ from numpy.typing import NDArray
 
 _MOST_CLASSES = 16  # a mask of more values numbers its lesions, or is no drawing at all, and counts as lesion against none
 _LARGEST = 255
+_MOST_OFF = 0.1  # of what is not 0; where more is no whole number, the mask is soft
 _ROUNDING = 1e-3  # values this near to a whole number are that number
 LESION = (1, _LARGEST)  # what masks of lesion against none hold
 
 
 def drawn(mask: NDArray[Any], *, lossy: bool = False) -> tuple[NDArray[Any], bool]:
-    """A mask of whole numbers, and whether it was one: fractions and shades of grey become 1 where they reach half of their range.
+    """A mask of whole numbers, and whether it was one.
 
-    Rounding left by a scale factor is no fraction. Shades are what a lossy picture makes of a drawing, or a soft brush: many values up to
-    255. Masks of more values that are no shades number their lesions and stay.
+    Fractions and shades of grey become 1 where they reach half of their range: probabilities, a soft brush (most of it 255), what a lossy
+    picture makes of a drawing. Where nearly all is whole, as with classes whose edges were interpolated, the rest is rounded. Rounding left
+    by a scale factor is no fraction.
 
     Args:
         mask: Values >= 0, 0 where there is nothing.
         lossy: It comes from a format that does not keep values.
     """
-    if mask.dtype.kind == "f":
-        mask = np.nan_to_num(mask, nan=0.0, posinf=0.0, neginf=0.0)
-    whole = np.rint(mask) if mask.dtype.kind == "f" else mask
+    if mask.dtype.kind != "f":
+        return (_half(mask), False) if _is_shaded(mask, lossy=lossy) else (mask, True)
+    mask = np.nan_to_num(mask, nan=0.0, posinf=0.0, neginf=0.0)
+    whole = np.rint(mask)
+    off = np.abs(mask - whole) > _ROUNDING
+    if not off.any():
+        return (_half(whole), False) if _is_shaded(whole, lossy=lossy) else (whole, True)
+    is_soft = whole.max() <= 1 or np.count_nonzero(off) > _MOST_OFF * np.count_nonzero(mask)
+    return (_half(mask) if is_soft else whole), False
+
+
+def _half(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(mask >= mask.max() / 2, dtype=np.uint8)
+
+
+def _is_shaded(mask: NDArray[Any], *, lossy: bool) -> bool:
+    """Whether a mask of whole numbers holds shades of grey: numbers of lesions are as many, but few of their voxels are 255."""
     top = mask.max(initial=0)
-    if not np.allclose(mask, whole, rtol=0, atol=_ROUNDING):
-        return np.asarray(mask >= max(top, 1) / 2, dtype=np.uint8), False
-    shades = whole.max(initial=0) == _LARGEST and len(np.unique(whole)) > _MOST_CLASSES
-    if top > 1 and (lossy or shades):
-        return np.asarray(whole > top / 2, dtype=np.uint8), False
-    return whole, True
+    if lossy or top != _LARGEST:
+        return lossy and bool(top > 1)
+    inside = mask[mask > 0]
+    return len(np.unique(inside)) > _MOST_CLASSES and 2 * int(np.count_nonzero(inside == _LARGEST)) > len(inside)
 
 
 def class_values(mask: NDArray[Any]) -> tuple[int, ...]:

@@ -77,13 +77,13 @@ def prepare(
     """
     options = options if preprocess is None else preprocess.read
     rows = split_volumes(folder, find_layout(folder, layout=layout, labels=labels), options)
-    old = _opened(out)
-    readings = [Reading(folder, out, row, preprocess, options) for row in rows]
+    old, source = _opened(out), os.path.relpath(folder.resolve(), out.resolve())
+    is_claimed = old is None or old.source == source  # else nothing is stored yet
+    readings = [Reading(folder, out, row, preprocess if is_claimed else None, options) for row in rows]
     with Pool(workers) as pool:
         intakes = _warned(_read(readings, pool))
         usable = _usable(intakes, folder)
-        index = Index(preprocess or replace(plan(usable, spacing_mm), read=options), os.path.relpath(folder.resolve(), out.resolve()))
-        _claim(out, old, index, usable)
+        _claim(out, old, index := Index(preprocess or replace(plan(usable, spacing_mm), read=options), source), usable)
         manifest, leakage = _split(usable, out, seed=seed, guard=guard)
         storings = _keep(_storings(folder, out, usable, manifest, index.preprocess), pool)
     _write_report(out, intakes)

@@ -132,13 +132,16 @@ def _keep_small(mask: NDArray[np.bool_], inside: NDArray[np.uint8]) -> None:
     """Mark one voxel for each lesion (connected over corners) that has none on the new grid over the same field of view."""
     from scipy.ndimage import find_objects, label
 
-    labels, _ = label(mask, np.ones((3, 3, 3)))
-    for number, box in enumerate(find_objects(labels), start=1):
-        voxels = np.argwhere(labels[box] == number) + [part.start for part in box]
-        places = ((voxels + 0.5) * inside.shape / mask.shape).astype(int)
-        if not inside[tuple(places.T)].any():
-            found, counts = np.unique(places, axis=0, return_counts=True)
-            inside[tuple(found[np.argmax(counts)])] = 1
+    labels, count = label(mask, np.ones((3, 3, 3)))
+    axes = [((np.arange(old) + 0.5) * new / old).astype(int) for old, new in zip(mask.shape, inside.shape, strict=True)]
+    kept = np.unique(labels[inside[np.ix_(*axes)] > 0])
+    boxes = find_objects(labels) if count > np.count_nonzero(kept) else []
+    for number in np.setdiff1d(np.arange(1, len(boxes) + 1), kept).tolist():
+        box = boxes[number - 1]
+        found = np.nonzero(labels[box] == number)
+        places = [axis[part][index] for axis, part, index in zip(axes, box, found, strict=True)]
+        voxels, counts = np.unique(np.ravel_multi_index(places, inside.shape), return_counts=True)
+        inside.flat[voxels[np.argmax(counts)]] = 1
 
 
 def _float32(values: NDArray[np.floating]) -> Float:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -92,10 +93,17 @@ def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]
 
 def _series(place: Path, options: ReadOptions) -> list[Source]:
     """The one series of that id in a folder or archive."""
-    found = [each for each in find_sources(place.parent, options) if each.format == "dicom" and each.scan_id == place.name]
+    there = next(each for each in place.parents if stands_there(each))
+    found = [each for each in _sources_in(place.parent, options, there.stat().st_mtime_ns) if each.scan_id == place.name]
     if not found:
         raise UsageError(f"not_found: {place.parent.name} holds no {place.name}")
     return found
+
+
+@lru_cache(maxsize=1)
+def _sources_in(folder: Path, options: ReadOptions, modified_ns: int) -> list[Source]:  # noqa: ARG001 - `modified_ns` only keys the cache
+    """The sources of a folder, found once for all its series; a file that changes afterwards is noticed when it is read."""
+    return [each for each in find_sources(folder, options) if each.format == "dicom"]
 
 
 def _leads_to(source: str, place: Path) -> bool:

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def _decode(data: bytes, kind: str) -> Array:
     try:
         with Image.open(io.BytesIO(data), formats=[_FORMATS[kind]]) as image:
             _check(image, data)
-            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            with suppress(*_PICTURE_ERRORS):  # damaged EXIF says nothing, and the pixels are whole
+                ImageOps.exif_transpose(image, in_place=True)
             return _grey(image)
     except Image.DecompressionBombError as error:
         raise ScanError("declared_size", "the picture declares more pixels than the cap") from error

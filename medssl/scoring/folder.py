@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int]:
-    """Score every scan below a folder but for what lies in `out`; scans done before whose files are those of then are kept.
+    """Score every scan below a folder but for the maps of `out`; scans done before whose files are those of then are kept.
 
     A bad scan stops nothing.
 
@@ -51,7 +51,7 @@ def score_folder(predictor: Predictor, folder: Path, out: Path) -> dict[str, int
         ConflictError: `out` belongs to another model.
     """
     found = find_sources(folder, predictor.bundle.preprocess.read)
-    sources = [source for source in found if not source.path.is_relative_to(out.resolve())]
+    sources = [source for source in found if not source.path.is_relative_to(out.resolve() / "maps")]
     if not sources:
         raise UsageError(f"no_files: {folder.name} holds no scan; give a folder with files of a format that docs/intake.md names")
     results = ResultsFolder(out, predictor.bundle.model_id)

@@ -12,7 +12,7 @@ import pytest
 from medssl.data.layouts import detect, find_layout, split_volumes
 from medssl.data.manifest import ManifestRow
 from medssl.errors import ManifestError, UsageError
-from medssl.io.discover import read_volume
+from medssl.io.discover import find_sources, read_volume
 from medssl.io.options import ReadOptions
 from medssl.io.voxels import exact_sha256
 from medssl.phantom import make_cohort
@@ -119,12 +119,12 @@ def test_series_of_one_patient_in_two_folders_are_one_patient(tmp_path: Path) ->
     assert "PHANTOM" not in first.patient
 
 
-def second_series(series: Path, folder: Path) -> Path:
+def second_series(series: Path, folder: Path, uid: str = "1.2.3") -> Path:
     """A copy of a series under another number, its files with other names."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in series.iterdir():
         header = pydicom.dcmread(path)
-        header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{header.InstanceNumber}"
+        header.SeriesInstanceUID, header.SOPInstanceUID = uid, f"{uid}.{header.InstanceNumber}"
         header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
         header.PixelData = (255 - np.frombuffer(header.PixelData, np.uint8)).tobytes()
         header.save_as(folder / f"second_{path.name}")
@@ -167,6 +167,27 @@ def test_a_scan_is_known_by_its_content_where_its_name_says_nothing(tmp_path: Pa
 def test_a_folder_of_all_images_is_no_patient(tmp_path: Path) -> None:
     make(tmp_path, *(f"images/case{number}.nii.gz" for number in range(3)), "labels/case1.nii.gz")
     assert [row.patient for row in find_layout(tmp_path)] == ["case0", "case1", "case2"]
+
+
+def test_folders_of_patients_beside_one_of_masks_stay_patients(tmp_path: Path) -> None:
+    make(tmp_path, "p1/p1_t1.nii.gz", "p1/p1_t2.nii.gz", "p2/p2_t1.nii.gz", "p2/p2_t2.nii.gz", "masks/p1_t1.nii.gz", "masks/p2_t1.nii.gz")
+    assert [(row.patient, bool(row.lesion)) for row in find_layout(tmp_path)] == [("p1", True), ("p1", False), ("p2", True), ("p2", False)]
+
+
+def test_a_series_whose_digest_has_digits_alone_can_be_read(tmp_path: Path) -> None:
+    series = next(dicom_cohort(tmp_path / "made", 4).glob("*/flair"))
+    both = second_series(series, shutil.copytree(series, tmp_path / "data/p1"), uid="1.2.826.0.1.31")
+    assert "series-9514283098" in {each.scan_id for each in find_sources(both)}
+    assert {read_volume(tmp_path / "data" / row.image).shape for row in find_layout(tmp_path / "data")} == {(16, 16, 6)}
+
+
+def test_links_beside_a_series_leave_its_name(tmp_path: Path) -> None:
+    series = next(dicom_cohort(tmp_path / "made", 4).glob("*/flair"))
+    place = shutil.copytree(series, tmp_path / "data/p1")
+    second_series(series, tmp_path / "data/p2")
+    (place / "links").mkdir()
+    (place / "links" / "a").symlink_to(series)
+    assert [row.image for row in find_layout(tmp_path / "data")] == ["p1", "p2"]
 
 
 def test_guessing_patients_from_files_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -235,8 +256,8 @@ def test_what_a_table_says_is_a_mask_is_no_scan_of_the_layout(tmp_path: Path) ->
 
 def test_files_that_a_table_does_not_name_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "p1/a.nii.gz", "p1/mask.nii.gz", "p2/a.nii.gz", "p3/1.dcm", "p4/a.nii.gz")
-    (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\n")
-    assert len(find_layout(tmp_path, labels=tmp_path / "labels.csv")) == 3
+    (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\ngone.nii,\n")
+    assert len(find_layout(tmp_path, labels=tmp_path / "labels.csv")) == 4
     assert "1 image files are not in labels.csv and were left out" in caplog.text
 
 

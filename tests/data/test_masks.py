@@ -40,11 +40,14 @@ def test_which_masks_tell_classes_apart(values: list[float], expected: tuple[int
     [
         ([0, 1, 2], False, [0, 1, 2]),
         ([0.0, 1.0000153, 2.0000305], False, [0, 1, 2]),  # integers behind a scale factor
-        ([0.0, 0.1, 0.49, 0.5, 0.9], False, [0, 0, 0, 1, 1]),  # probabilities
+        ([0.0, 0.1, 0.44, 0.5, 0.9], False, [0, 0, 0, 1, 1]),  # probabilities
+        ([0.0, 0.1, 0.45], False, [0, 0, 1]),
+        ([*[1.0, 2.0, 4.0] * 4, 0.3, 0.0], False, [*[1, 2, 4] * 4, 0, 0]),  # classes with an interpolated edge
+        ([*range(256)], False, [*range(256)]),  # numbers of lesions
         ([0.0, 30.5, 99.0], False, [0, 0, 1]),  # per cent
         ([np.nan, 0.0, 1.0], False, [0, 0, 1]),
         ([0, 3, 120, 250, 254], True, [0, 0, 0, 1, 1]),  # what JPEG makes of an edge
-        ([*range(0, 256, 15)], False, [*[0] * 9, *[1] * 9]),  # a soft brush
+        ([*range(0, 256, 15), *[255] * 20], False, [*[0] * 9, *[1] * 29]),  # a soft brush
         ([*range(40)], False, [*range(40)]),  # numbers of lesions
         ([0, 1], True, [0, 1]),
     ],

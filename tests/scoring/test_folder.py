@@ -102,6 +102,8 @@ def test_findings_of_scans_that_are_gone_are_told(
 
 
 def test_maps_of_an_earlier_run_inside_the_folder_are_not_scored(predictor: Predictor, tmp_path: Path) -> None:
-    save(tmp_path / "scans" / "a.nii.gz", 0)
-    counts = [score_folder(predictor, tmp_path / "scans", tmp_path / "scans" / "results")["scored"] for _ in range(2)]
-    assert counts == [1, 1]
+    for number, out in enumerate(("scans/results", "scans", ".")):
+        folder = tmp_path / f"case{number}" / "scans"
+        folder.mkdir(parents=True)
+        save(folder / "a.nii.gz", 0)
+        assert [score_folder(predictor, folder, folder.parent / out)["scored"] for _ in range(2)] == [1, 1]
