@@ -122,9 +122,8 @@ def test_a_demo_goes_on_once_there_are_labels(unlabelled: Path, tmp_path: Path, 
 
 
 def test_a_store_of_other_scans_is_never_overwritten(unlabelled: Path, tmp_path: Path) -> None:
-    arguments = ["demo", "--preset", "smoke", "--out", str(tmp_path / "run")]
-    assert main([*arguments, "--data", str(unlabelled)]) == 2
-    assert main(arguments) == ConflictError.exit_code
+    assert main(["prepare", str(unlabelled), "--out", str(tmp_path / "run" / "store")]) == 0
+    assert main(["demo", "--preset", "smoke", "--out", str(tmp_path / "run")]) == ConflictError.exit_code
 
 
 def test_a_demo_that_leaves_scans_out_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ RECIPES = {
     "segmenter_3d": (DEEP, {**VIT, "encoder.init_args.patch": "[4, 4, 4]"}),
     "lgg_segmenter": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "lgg_folds": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
+    "lgg_folds_long": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "lgg_folds_full": (FLAT, {**VIT, "encoder.init_args.patch": "[4, 4]"}),
     "residual_unet_2d": (FLAT, {"widths": "[4, 8]", "in_channels": "1"}),
     "residual_unet_3d": (DEEP, {"widths": "[4, 8]", "in_channels": "1"}),
