@@ -83,7 +83,7 @@ def _series(sources: Sequence[Source]) -> dict[PurePosixPath, Source]:
 
 def _folders(source: Source) -> set[Path]:
     """All folders, up to the root, that the files of a scan lie in."""
-    return {folder for path in ([file.path for file in source.files] or [source.path]) for folder in path.parents}
+    return {folder for path in source.paths for folder in path.parents}
 
 
 def _series_row(each: Source, place: PurePosixPath, shared: PurePosixPath, lesion: str, people: set[str]) -> ManifestRow:

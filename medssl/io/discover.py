@@ -127,17 +127,12 @@ def _sources(found: Walk, folder: Path, options: ReadOptions, *, packed: bool = 
 
 def _left_out(found: Walk, sources: Sequence[Source], root: Path) -> list[Source]:
     """A refusal for each folder with links or special files of which no scan of the folder tells."""
-    told = {(path.parent, code) for each in sources for path in _paths(each) for code in each.warnings}
+    told = {(path.parent, code) for each in sources for path in each.paths for code in each.warnings}
     return [
         Source(slug(place), place.as_posix(), "folder", root / place, tuple(sorted(codes)))
         for place, codes in found.notes.items()
         if any((root / place, code) not in told for code in codes)
     ]
-
-
-def _paths(source: Source) -> list[Path]:
-    """The files that a scan is read from."""
-    return [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
 
 
 def _file_sources(each: Entry, found: Walk, options: ReadOptions) -> list[Source]:
@@ -201,7 +196,7 @@ def _packed(source: Source, archive: Entry, folder: Path, stamp: FileStamp) -> S
         _moved(source, folder, archive.path),
         scan_id=source.scan_id if source.files else _scan_id(place, source.volume),
         source=place.as_posix(),
-        packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in _paths(source))),
+        packed=Packed(archive.path, stamp, frozenset(PurePosixPath(path.relative_to(folder)) for path in source.paths)),
     )
 
 

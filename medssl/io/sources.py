@@ -87,6 +87,11 @@ class Source:
     volume: int | None = None
     options: ReadOptions = AS_STORED
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that it is read from."""
+        return [file.path for file in self.files] or [path for path in (self.path, self.data) if path is not None]
+
 
 @dataclass(frozen=True)
 class Walk:

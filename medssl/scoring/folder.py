@@ -85,10 +85,7 @@ def _score_source(predictor: Predictor, source: Source, results: ResultsFolder) 
 
 def _stamp(source: Source) -> str:
     """A digest of where a scan lies and of its files, as the file system tells them apart."""
-    if source.packed is not None:
-        paths = [source.packed.archive]
-    else:
-        paths = [file.path for file in source.files] or [path for path in (source.path, source.data) if path is not None]
+    paths = source.paths if source.packed is None else [source.packed.archive]
     return hashlib.sha256("\n".join([source.source, *sorted(map(_facts, paths))]).encode(errors="surrogateescape")).hexdigest()
 
 
