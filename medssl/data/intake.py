@@ -28,6 +28,7 @@ from medssl.io.dicom_case import read_case
 from medssl.io.discover import Scan, find_sources, read_scan
 from medssl.io.files import stands_there
 from medssl.io.options import AS_STORED, ReadOptions
+from medssl.io.sources import SERIES
 from medssl.io.voxels import exact_sha256, voxels_sha256
 from medssl.volume import Volume
 
@@ -352,7 +353,7 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
 
 def _files(path: Path, root: Path) -> Iterator[Path]:
     """The files that a scan may be read from: one, with the one that it points to, those of a series, all of a folder, or an archive."""
-    if path.name.startswith("series-") and path.parent.is_dir() and not path.exists():
+    if SERIES.fullmatch(path.name) and path.parent.is_dir() and not path.exists():
         with suppress(UsageError):  # that it is gone is said by reading it
             yield from (file.path for each in find_sources(path) for file in each.files)
         return

@@ -12,13 +12,12 @@ from pathlib import Path, PurePosixPath
 from medssl.data.layout_files import can_be_named, files_below, is_image, stem_of
 from medssl.data.manifest import ManifestRow
 from medssl.io.discover import Source, find_sources
-from medssl.io.sources import unique
+from medssl.io.sources import SERIES, unique
 
 logger = logging.getLogger(__name__)
 
 BRAIN = re.compile(r"brain[ _-]?mask|desc-brain|brainextract|skullstrip", re.IGNORECASE)
 _MASK = re.compile(r"lesion|mask(?!ed)|tumou?r|seg|label", re.IGNORECASE)
-_COPY = re.compile(r"(?<=^series-[0-9a-f]{10})-\d+$")  # what tells copies of a series in different folders apart
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
 
@@ -74,9 +73,7 @@ def _series(sources: Sequence[Source]) -> dict[PurePosixPath, Source]:
     places: dict[PurePosixPath, Source] = {}
     for source, found in groupby((each for each in sources if each.format == "dicom"), key=lambda each: each.source):
         here = list(found)
-        names = unique(
-            [re.sub(r"^(series-[0-9a-f]{10})-\d+$", r"\1", each.scan_id) for each in here]
-        )  # a number tells copies in different folders apart
+        names = unique([SERIES.sub(r"\1", each.scan_id) for each in here])  # numbers told copies in other folders apart
         places |= {PurePosixPath(source) / (name if held[each.path] > 1 else ""): each for name, each in zip(names, here, strict=True)}
     return places
 

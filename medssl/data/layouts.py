@@ -19,6 +19,7 @@ from medssl.data.manifest import Manifest, ManifestRow, label_of, name_rows, rea
 from medssl.errors import ManifestError, UsageError
 from medssl.io.discover import find_sources
 from medssl.io.options import ReadOptions
+from medssl.io.sources import SERIES
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _BIDS_UNNAMED = re.compile(r"_(dseg|probseg)$", re.IGNORECASE)
 _TISSUE_PIPELINES = frozenset({"fmriprep", "smriprep", "freesurfer", "fastsurfer", "cat12", "qsiprep"})  # they segment tissue
 _BIDS_DRAWN_ON = ("FLAIR", "T1w", "T2w")  # where a mask does not name its sequence, the first of these that exists
 _TOLD = ("lesion", "label", "modality", "site", "split", "age", "sex", "has_lesion", "report")  # by a table to a layout
-_INNER = re.compile(r"t\d{3,}|series-[0-9a-f]{10}(-\d+)?")  # a volume of a file, a series of a folder
+_INNER = re.compile(rf"t\d{{3,}}|{SERIES.pattern}")  # a volume of a file, a series of a folder
 _MAX_ID = 112  # letters of a scan_id that a number can be put behind
 
 

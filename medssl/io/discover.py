@@ -1,6 +1,5 @@
 """A folder to scans: every file below it ends in a volume, a warning or a named refusal. Trust rules 1 and 12."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +18,7 @@ from medssl.io.files import FileStamp, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture
 from medssl.io.record import Reading, ScanRecord, intake_report
-from medssl.io.sources import LEFT_OUT, Entry, Source, Walk, slug, unique, walk
+from medssl.io.sources import LEFT_OUT, SERIES, Entry, Source, Walk, slug, unique, walk
 from medssl.io.tilt import straightened
 from medssl.io.voxels import RawScan, finish
 from medssl.volume import Volume
@@ -41,7 +40,6 @@ _READERS = {"nifti": nifti.read_nifti, "nrrd": nrrd.read_nrrd, "metaimage": meta
 _COUNTERS = {"nifti": nifti.count_volumes, "nrrd": nrrd.count_volumes, "metaimage": metaimage.count_volumes, "mgh": mgh.count_volumes}
 _NO_KIND = frozenset({"unknown", "empty", "unreadable"})
 _PICTURES = frozenset({"png", "jpeg", "tiff"})
-_SERIES = re.compile(r"series-[0-9a-f]{10}(-\d+)?")
 _NO_FORMAT = {
     ("nifti", ""): "not_nifti",
     ("nifti", ".gz"): "corrupt_gzip",
@@ -80,7 +78,7 @@ def find_sources(folder: Path, options: ReadOptions = AS_STORED) -> list[Source]
         UsageError: `not_found`.
         NoSpaceError: The folder for temporary files is full.
     """
-    if _SERIES.fullmatch(folder.name) and not stands_there(folder):
+    if SERIES.fullmatch(folder.name) and not stands_there(folder):
         return _series(folder, options)
     archive = next((each for each in folder.parents if stands_there(each, Path.is_file)), None)
     if archive is None:

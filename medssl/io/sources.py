@@ -21,6 +21,7 @@ _SIDE_SUFFIXES = frozenset(
 _SIDE_NAMES = frozenset({"readme", "license", "licence", "copying", "notice", "citation", "changes", "authors", "thumbs.db", "desktop.ini"})
 _SUFFIX = re.compile(r"(\.nii)?\.[A-Za-z0-9]{1,6}$")
 _MAX_ID = 100
+SERIES = re.compile(r"(series-[0-9a-f]{10})(-\d+)?")  # the ids that `series_id` makes, with a number where `unique` put one
 _VERSIONS = frozenset({".git", ".datalad"})  # of the data set; what is checked out of them stands beside them
 LEFT_OUT = frozenset({"symlink_skipped", "special_file_skipped"})  # notes about a folder
 
