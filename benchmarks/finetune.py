@@ -55,8 +55,8 @@ from medssl.evaluation.segmentation import dice
 from medssl.models.inference import Window, probabilities
 from medssl.models.residual_unet import ResidualUNet
 from medssl.phantom import make_cohort
+from medssl.training.finetuning.segmenter import Segmenter
 from medssl.training.run import Run, fit
-from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
 from medssl.views.augment import Augment
 

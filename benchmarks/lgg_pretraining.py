@@ -42,7 +42,7 @@ from medssl.report.write import write_report
 from medssl.scoring.finding import Finding
 from medssl.scoring.folder import score_split
 from medssl.scoring.predictor import Predictor
-from medssl.training.finetune import Labels
+from medssl.training.finetuning.finetune import Labels
 from medssl.training.launch import launch_finetune, launch_pretrain
 
 ARMS: Mapping[str, str] = {"scratch": "", "MAE": "lgg_mae", "SimCLR": "lgg_simclr", "hybrid": "lgg_hybrid"}

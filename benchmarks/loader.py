@@ -32,8 +32,8 @@ from medssl.data.feed import Feed
 from medssl.data.store import Store
 from medssl.objectives.mae import MAE
 from medssl.training.launch import parser_of
-from medssl.training.pretrain import pretrain
-from medssl.training.pretrainer import Pretrainer, batch_of
+from medssl.training.pretraining.pretrain import pretrain
+from medssl.training.pretraining.pretrainer import Pretrainer, batch_of
 from medssl.training.settings import Training
 from medssl.views.augment import augment
 

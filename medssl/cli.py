@@ -176,7 +176,7 @@ def deidentify(folder: Path, *, out: Path, key: Path | None = None, new_key: boo
         new_key: Make the key file where there is none.
         force_burned_in: Copy images too that may have text in their pixels; look at each of them before it is shared.
     """
-    from medssl.io.deidentify import deidentify_folder, summary
+    from medssl.io.deidentify.folder import deidentify_folder, summary
 
     rows = deidentify_folder(folder, out, key, new_key=new_key, force_burned_in=force_burned_in)
     _say(f"{summary(rows)} (each file in {out / 'deidentified.csv'}; what the words mean: docs/deidentify.md)")
@@ -192,7 +192,7 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
         dims: 2 or 3; decided by the scans where it is not given.
         out: The configuration.
     """
-    from medssl.training.blueprint_text import write_plan
+    from medssl.training.planning.blueprint_text import write_plan
 
     planned = write_plan(store, out, memory_gb=memory_gb, dims=dims)
     _say(f"{planned}; run it with: {shlex.join(['medssl', 'finetune', '--config', str(out), '--feed.store', str(store)])} --out RUN")
@@ -342,9 +342,9 @@ def _train(command: str, arguments: list[str]) -> int:
         _say(short_help(command))
         return 0
     from medssl.models.bundle import Bundle
-    from medssl.training.cluster import Submitted
     from medssl.training.launch import launch
-    from medssl.training.plan import Plan
+    from medssl.training.planning.cost import Plan
+    from medssl.training.scale.cluster import Submitted
 
     outcome = launch(command, ["--help" if argument == FULL else argument for argument in arguments], finish=_write_out_of_fold)
     if isinstance(outcome, Bundle):

@@ -19,7 +19,7 @@ from rich.progress import track
 from scipy.ndimage import gaussian_filter, label, zoom
 
 from medssl.errors import ConfigError, MedSSLError, UsageError
-from medssl.io.dicom_write import MRSeries, write_mr_series
+from medssl.io.dicom.write import MRSeries, write_mr_series
 from medssl.workers import Crash, Pool
 
 Float = NDArray[np.float64]

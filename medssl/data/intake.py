@@ -24,7 +24,7 @@ from medssl.data.preprocess import Preprocess
 from medssl.data.seals import read_sealed, seal
 from medssl.errors import ScanError, UsageError
 from medssl.files import write_whole
-from medssl.io.dicom_case import read_case
+from medssl.io.dicom.case import read_case
 from medssl.io.discover import Scan, find_sources, read_scan
 from medssl.io.files import stands_there
 from medssl.io.options import AS_STORED, ReadOptions

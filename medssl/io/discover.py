@@ -10,10 +10,10 @@ import numpy as np
 from medssl.errors import ScanError, UsageError
 from medssl.io import metaimage, mgh, nifti, nrrd
 from medssl.io.archive import Packed, unpacked
-from medssl.io.dicom import read_dicom
-from medssl.io.dicom_header import BadFile
-from medssl.io.dicom_series import SeriesError
-from medssl.io.dicom_sources import dicom_sources
+from medssl.io.dicom.header import BadFile
+from medssl.io.dicom.read import read_dicom
+from medssl.io.dicom.series import SeriesError
+from medssl.io.dicom.sources import dicom_sources
 from medssl.io.files import FileStamp, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture

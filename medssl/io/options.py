@@ -20,7 +20,7 @@ class ReadOptions:
 
     Args:
         four_d: A NIfTI, NRRD, MetaImage or MGH file of several volumes is refused (`not_3d`), or split into a scan for each volume.
-        pet: DICOM PET keeps its values as they are after rescale, or becomes SUV by body weight in g/ml (`medssl.io.dicom_suv`).
+        pet: DICOM PET keeps its values as they are after rescale, or becomes SUV by body weight in g/ml (`medssl.io.dicom.suv`).
         tilt: Slices that lean keep their sheared affine, or are resampled onto a grid with right angles (`medssl.io.tilt`).
         units: A NIfTI that does not say its unit of length has nominal voxels, or is taken to be in millimetres.
 

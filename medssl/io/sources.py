@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from medssl.errors import ScanError, UsageError
 from medssl.io import metaimage, nrrd
 from medssl.io.archive import Packed
-from medssl.io.dicom_header import BadFile, DicomFile
-from medssl.io.dicom_templates import HeaderReader
+from medssl.io.dicom.header import BadFile, DicomFile
+from medssl.io.dicom.templates import HeaderReader
 from medssl.io.files import claimed_format, inner_place, is_apple_double, pair_image, read_file, sniff, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 

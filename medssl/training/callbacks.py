@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medssl.data.unlabelled import Unlabelled
 from medssl.errors import DivergenceError
-from medssl.training.pretrainer import Pretrainer, batch_of
+from medssl.training.pretraining.pretrainer import Pretrainer, batch_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from medssl.data.splits import check_seed
 from medssl.errors import ConfigError, MedSSLError
 from medssl.models.bundle import Bundle
-from medssl.training.cluster import Job, Slurm, Submitted, submit
-from medssl.training.finetune import finetune
-from medssl.training.plan import Plan
-from medssl.training.pretrain import pretrain
+from medssl.training.finetuning.finetune import finetune
+from medssl.training.planning.cost import Plan
+from medssl.training.pretraining.pretrain import pretrain
 from medssl.training.rebuild import check_source, recipe_of
 from medssl.training.run import Run
+from medssl.training.scale.cluster import Job, Slurm, Submitted, submit
 
 Outcome = Bundle | Plan | Submitted | None
 """What a training command ends with; None in a process that helped another one."""

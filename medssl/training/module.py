@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch.optim import Optimizer
 
-from medssl.training.sharding import clipped
+from medssl.training.scale.sharding import clipped
 
 
 class TrainingModule(L.LightningModule):

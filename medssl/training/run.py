@@ -28,12 +28,12 @@ from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.training.callbacks import Divergence, ProgressLine
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
-from medssl.training.compiling import compile_parts
 from medssl.training.logs import logs_of
-from medssl.training.plan import Plan, estimate
-from medssl.training.ranks import helped, leads
+from medssl.training.planning.cost import Plan, estimate
+from medssl.training.scale.compiling import compile_parts
+from medssl.training.scale.ranks import helped, leads
+from medssl.training.scale.sharding import spread
 from medssl.training.settings import Training
-from medssl.training.sharding import spread
 
 logger = logging.getLogger(__name__)
 

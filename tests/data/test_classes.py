@@ -15,7 +15,7 @@ from medssl.data.manifest import ManifestRow, label_of
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
 from medssl.models.inference import fitted
-from tests.training.classes_store import write_classes
+from tests.training.finetuning.classes_store import write_classes
 
 BREAST = Classes(("normal", "benign", "malignant"), positive=("malignant",))
 FINDINGS = Classes(("nodule", "effusion"), multi_label=True)

@@ -10,7 +10,7 @@ from medssl.models.convolutions import ConvNorm, ResidualBlock, sparse_instance_
 from medssl.models.encoder import visible_cells
 from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.unet import PyramidUNet
-from medssl.training.footprint import footprint
+from medssl.training.planning.footprint import footprint
 
 SMALL = {"spatial_dims": 2, "stage_widths": (4, 6, 8), "stage_blocks": (1, 2, 1)}
 

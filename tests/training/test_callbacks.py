@@ -10,7 +10,7 @@ from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
 from medssl.training import callbacks
 from medssl.training.callbacks import Pictures, ProgressLine
-from medssl.training.pretrainer import Pretrainer
+from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
 

@@ -13,7 +13,7 @@ from medssl.training.launch import launch_pretrain
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams
 from tests.objectives.sharded_step import METHODS
-from tests.training.test_scale import TOLERANCE, config, largest_difference
+from tests.training.scale.test_scale import TOLERANCE, config, largest_difference
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 METHODS_OF_RUNS = ["mae.MAE", "simclr.SimCLR", "moco.MoCo"]

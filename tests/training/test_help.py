@@ -4,10 +4,10 @@ import pytest
 
 from medssl.assets import asset
 from medssl.cli import main
-from medssl.training.finetune import finetune
+from medssl.training.finetuning.finetune import finetune
 from medssl.training.help import OPTIONS, short_help
 from medssl.training.launch import parser_of
-from medssl.training.pretrain import pretrain
+from medssl.training.pretraining.pretrain import pretrain
 
 FUNCTIONS = {"pretrain": pretrain, "finetune": finetune}
 

@@ -11,7 +11,7 @@ from medssl.data.manifest import ManifestRow
 from medssl.data.seen import counts
 from medssl.errors import ConfigError, ConflictError, ManifestError, UsageError
 from medssl.models.bundle import Bundle
-from medssl.training.finetune import Labels
+from medssl.training.finetuning.finetune import Labels
 from medssl.training.launch import launch_finetune, launch_pretrain
 
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
@@ -70,7 +70,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
             raise InterruptedError
         return step(module, batch, batch_idx)  # type: ignore[arg-type]
 
-    from medssl.training.pretrainer import Pretrainer
+    from medssl.training.pretraining.pretrainer import Pretrainer
 
     step = Pretrainer.training_step
     with monkeypatch.context() as patch:
@@ -120,7 +120,7 @@ def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path)
     from medssl.data.store import Store
     from medssl.models.decoder import ViTSegmenter
     from medssl.models.vit import ViT
-    from medssl.training.start import start_from
+    from medssl.training.finetuning.start import start_from
 
     launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
     network = ViTSegmenter(ViT([4, 4], width=16, depth=1, heads=2))

@@ -13,9 +13,9 @@ from medssl.models.heads import ViTClassifier
 from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.unet import PyramidUNet
 from medssl.models.vit import ViT
-from medssl.training.classifier import Classifier
+from medssl.training.finetuning.classifier import Classifier
+from medssl.training.finetuning.segmenter import Segmenter
 from medssl.training.losses import CrossEntropy, DiceCrossEntropy, Focal, Loss, Truth, Tversky, dice_loss
-from medssl.training.segmenter import Segmenter
 from medssl.training.settings import Training
 from medssl.views.augment import Augment
 

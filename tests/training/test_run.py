@@ -13,9 +13,9 @@ from torch import Tensor
 from medssl.data.unlabelled import Unlabelled
 from medssl.errors import DivergenceError
 from medssl.training.launch import launch_pretrain
-from medssl.training.pretrainer import Pretrainer
+from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.run import Run
-from tests.training.test_scale import EXAMPLE, config
+from tests.training.scale.test_scale import EXAMPLE, config
 
 
 def test_the_recipe_in_a_bundle_names_no_folder_of_the_machine() -> None:

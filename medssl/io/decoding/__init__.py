@@ -1,0 +1,1 @@
+"""Compressed pixels, decoded in processes of their own."""

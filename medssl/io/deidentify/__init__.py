@@ -1,0 +1,1 @@
+"""Copies of DICOM images without the patients."""

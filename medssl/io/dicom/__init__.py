@@ -1,0 +1,1 @@
+"""DICOM: files to headers, headers to series, series to volumes with geometry."""

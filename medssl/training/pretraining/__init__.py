@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: unlabelled scans in, an encoder bundle out."""

@@ -1,0 +1,1 @@
+"""What validation scans decide: the weights that are kept, and the operating points."""
