@@ -4,9 +4,9 @@ Data: BUSI (Al-Dhabyani et al., Data in Brief 2020). One split by groups of neig
 together. A small DenseNet is pretrained by contrast, a ViT by the hybrid, on every training image without labels for half of the steps;
 then a classifier of the three classes is fine-tuned from the first and a segmenter of lesions from the second, and both from scratch.
 MONAI's networks start from scratch and train for the processor time of the slower arm of their task, pretraining included; masks of its
-U-Net are cut at one half. Test images are scored once an arm, and the arm that stands for medssl in the record is the pretrained
-classifier, whatever scratch reaches. The images have no patient ids, and calipers in them are a shortcut for a classifier:
-nothing here is a claim about breast cancer.
+U-Net are cut at one half, and every network answers for an image and its mirror image. Test images are scored once an arm, and the arm that
+stands for medssl in the record is the pretrained classifier, whatever scratch reaches. The images have no patient ids, and calipers in
+them are a shortcut for a classifier: nothing here is a claim about breast cancer.
 
     python -m benchmarks.busi [--data BUSI_FOLDER] [--work FOLDER] [--steps 400]
 

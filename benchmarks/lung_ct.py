@@ -4,9 +4,10 @@ Data: IQ-OTH/NCCD (Alyasriy, AL-Huseiny, Mendeley Data). All arms share one spli
 images are kept together; their pairs are counted and printed. The encoder of all arms is a small DenseNet, which sees every training
 image without labels for half as many steps as it is then fine-tuned for with all training labels; the hybrid is contrastive first and
 masked then.
-DenseNet121 starts from scratch and trains for the processor time of the slowest arm, pretraining included. Thresholds come from validation
-images; test images are scored once an arm. The arm that stands for medssl in the record is the hybrid, whatever the others reach. The
-images have no patient ids: patients may be in two groups, and nothing here is a claim about lung cancer.
+DenseNet121 starts from scratch and trains for the processor time of the slowest arm, pretraining included. Every network answers for a
+slice and its mirror image. Thresholds come from validation images; test images are scored once an arm. The arm that stands for medssl in
+the record is the hybrid, whatever the others reach. The images have no patient ids: patients may be in two groups, and nothing here is a
+claim about lung cancer.
 
     python -m benchmarks.lung_ct [--data LUNG_CT_FOLDER] [--work FOLDER] [--steps 400]
 

@@ -38,7 +38,7 @@ def classifier(pictures: Pictures, labels: NDArray[np.intp], classes: int, secon
     network, loss_of = DenseNet121(2, 1, classes), nn.CrossEntropyLoss(label_smoothing=0.1)
     answers = torch.from_numpy(labels)
     trained(network, lambda rows, images: loss_of(network(images["image"]), answers[rows]), {"image": pictures}, seconds)
-    return lambda asked: np.concatenate([network(part).softmax(dim=1).double().numpy() for part in torch.split(asked, BATCH)])
+    return lambda asked: np.concatenate([mirrored(network, part).softmax(dim=1).double().numpy() for part in torch.split(asked, BATCH)])
 
 
 def segmenter(pictures: Pictures, masks: Pictures, seconds: float) -> Callable[[Pictures], NDArray[np.bool_]]:
@@ -46,7 +46,14 @@ def segmenter(pictures: Pictures, masks: Pictures, seconds: float) -> Callable[[
     torch.manual_seed(0)
     network, loss_of = BasicUNet(2, 1, 1, features=(16, 32, 64, 128, 256, 16)), DiceCELoss(sigmoid=True, batch=True)
     trained(network, lambda _, images: loss_of(network(images["image"]), images["lesion"]), {"image": pictures, "lesion": masks}, seconds)
-    return lambda asked: np.concatenate([(network(part) >= 0).numpy() for part in torch.split(asked, BATCH)])
+    return lambda asked: np.concatenate([(mirrored(network, part, back=True) >= 0).numpy() for part in torch.split(asked, BATCH)])
+
+
+def mirrored(network: nn.Module, pictures: Pictures, *, back: bool = False) -> Tensor:
+    """Logits, the mean of those of a picture and of its mirror image, as medssl takes it; `back` mirrors the answer again."""
+    other: Tensor = network(pictures.flip(2))
+    logits: Tensor = network(pictures)
+    return (logits + (other.flip(2) if back else other)) / 2
 
 
 def trained(network: nn.Module, loss_of: Callable[[Tensor, Sample], Tensor], data: Sample, seconds: float) -> None:
