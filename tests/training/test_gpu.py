@@ -3,17 +3,22 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import pretrain_step
+from medssl.models.architecture import Network
+from medssl.models.encoder import Encoder
 from medssl.models.vit import ViT
-from medssl.training.launch import launch_pretrain
+from medssl.training.finetuning import finetune
+from medssl.training.launch import launch_finetune, launch_pretrain
+from medssl.training.protocols import features
 from medssl.views.batch import Batch
 from medssl.views.streams import Streams
 from tests.objectives.sharded_step import METHODS
-from tests.training.scale.test_scale import TOLERANCE, config, largest_difference
+from tests.training.scale.test_scale import TOLERANCE, config, finetune_config, largest_difference
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 METHODS_OF_RUNS = ["mae.MAE", "simclr.SimCLR", "moco.MoCo"]
@@ -49,6 +54,26 @@ def test_two_gpus_learn_what_one_learns(tmp_path: Path, store: Path, method: str
     launch_pretrain([*config(store, method), "--out", str(tmp_path / "one")])
     launch_pretrain([*config(store, method, name="two.yaml", devices=2, strategy=strategy), "--out", str(tmp_path / "two")])
     assert largest_difference(tmp_path / "one", tmp_path / "two") < TOLERANCE
+
+
+@pytest.mark.parametrize("protocol", ["full", "knn"])
+def test_validation_and_frozen_features_are_computed_on_the_gpu(
+    tmp_path: Path, store: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, score, ask = dict[str, str](), finetune.score_cases, features.asked
+
+    def scored(network: Network, *given: Any) -> Any:  # noqa: ANN401
+        seen["validation"] = next(network.parameters()).device.type
+        return score(network, *given)
+
+    def asked(encoder: Encoder, images: torch.Tensor, *, dense: bool) -> torch.Tensor:
+        seen["features"] = next(encoder.parameters()).device.type
+        return ask(encoder, images, dense=dense)
+
+    monkeypatch.setattr(finetune, "score_cases", scored)
+    monkeypatch.setattr(features, "asked", asked)
+    launch_finetune([*finetune_config(store), "--protocol", protocol, "--tuning.bank", "64", "--out", str(tmp_path / "run")])
+    assert seen == {"validation": "cuda"} | ({"features": "cuda"} if protocol == "knn" else {})
 
 
 def test_the_masked_step_is_timed_on_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ from medssl.training.losses import Loss
 from medssl.training.planning.cost import Plan
 from medssl.training.protocols.tuning import Name, Tuning
 from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
+from medssl.training.scale.ranks import own_device
 from medssl.training.settings import Training
 from medssl.training.validation.lesion_point import check_detector, lesion_point
 from medssl.training.validation.points import Scored, calibration, operating_points, score_cases
@@ -207,7 +208,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     weights = _fit(recipe, begun, train, run, keeper)
     if not isinstance(weights, dict):
         return weights
-    network = with_weights(begun.network, begun.protocol.plain(weights), "network")
+    network = with_weights(begun.network, begun.protocol.plain(weights), "network").to(own_device())
     scored = score_cases(network, part.held, recipe.window)
     if part.outputs is not None:
         for one in scored:

@@ -5,7 +5,6 @@ The trial works on a copy of the module and leaves the random state as it was, s
 
 import copy
 import math
-import os
 import resource
 import sys
 import time
@@ -24,6 +23,7 @@ from medssl.data.sampling import Batches
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.planning.footprint import STATE
 from medssl.training.scale.compiling import compile_parts
+from medssl.training.scale.ranks import own_device
 from medssl.training.settings import Training
 
 _TRIALS = 3  # steps; the first warms caches up and is not timed
@@ -154,7 +154,7 @@ def _share(batch: dict[str, Tensor], devices: int) -> dict[str, Tensor]:
 
 def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training: Training) -> tuple[float, bool]:
     """Seconds of one forward, backward and optimiser step, and whether some parameter had no gradient."""
-    device = _device()
+    device = own_device()
     trial = copy.deepcopy(module).to(device)
     trial.log_dict = trial.log = _unlogged  # type: ignore[method-assign]
     compile_parts(trial, training)
@@ -173,13 +173,6 @@ def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times[1:]), unused
-
-
-def _device() -> torch.device:
-    """Where this process will train: each process of a node has a GPU of its own."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _unlogged(*args: object, **kwargs: object) -> None:
@@ -201,9 +194,9 @@ def _remembered() -> Iterator[list[int]]:
     """A list that holds the bytes that the block took at most, once it has ended."""
     taken: list[int] = []
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats(_device())
+        torch.cuda.reset_peak_memory_stats(own_device())
         yield taken
-        taken.append(torch.cuda.max_memory_allocated(_device()))
+        taken.append(torch.cuda.max_memory_allocated(own_device()))
         return
     before = _resident()
     yield taken

@@ -1,7 +1,8 @@
 """Frozen features of labelled scans with their answers: what neighbours remember, and what the advisor asks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.models.inference import fit_of
 from medssl.models.neighbours import pooled
+from medssl.training.scale.ranks import own_device
 
 Task = Literal["segmentation", "classification", "detection"]
 
@@ -54,7 +56,7 @@ def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, c
     """Features, evenly over scans: of what a classifier sees, or of cells of random crops, half of them with lesion if possible.
 
     Args:
-        encoder: Is asked in evaluation mode and left as it was.
+        encoder: Is asked in evaluation mode, where this process trains, and left as and where it was.
         cases: Labelled scans; no other is read.
         crops: Size of crops.
         task: Whether crops or cells have an answer.
@@ -64,20 +66,30 @@ def told(encoder: Encoder, cases: Sequence[Case], crops: Crops, *, task: Task, c
     """
     each, features, answers, patients = math.ceil(count / len(cases)), [], [], list[str]()
     cells = math.prod(size // step for size, step in zip(crops.size, encoder.stride, strict=True))
-    for number, case in enumerate(cases):
-        different = case.shape[3] if crops.spatial_dims == 2 else 1  # a classifier sees whole slices or volumes
-        few = each if crops.bag > 1 else min(each, different)
-        draws = max(2, math.ceil(each / min(cells, _CELLS_A_CROP))) if task == "segmentation" else few
-        asked_of = CropDataset([case], replace(crops, lesion_fraction=0.5), seed=seed + number, fit=fit_of(task))
-        batch = asked_of.__getitems__(range(draws))
-        if task == "classification":
-            found, known = _crops(encoder, batch, classes)
-        else:
-            found, known = _cells(encoder, batch, each, classes, seed=seed + number)
-        features.append(found)
-        answers.append(known)
-        patients += [case.row.patient] * len(known)
+    with _moved(encoder, own_device()):
+        for number, case in enumerate(cases):
+            different = case.shape[3] if crops.spatial_dims == 2 else 1  # a classifier sees whole slices or volumes
+            few = each if crops.bag > 1 else min(each, different)
+            draws = max(2, math.ceil(each / min(cells, _CELLS_A_CROP))) if task == "segmentation" else few
+            asked_of = CropDataset([case], replace(crops, lesion_fraction=0.5), seed=seed + number, fit=fit_of(task))
+            batch = asked_of.__getitems__(range(draws))
+            if task == "classification":
+                found, known = _crops(encoder, batch, classes)
+            else:
+                found, known = _cells(encoder, batch, each, classes, seed=seed + number)
+            features.append(found)
+            answers.append(known)
+            patients += [case.row.patient] * len(known)
     return Told(torch.cat(features), torch.cat(answers), np.array(patients))
+
+
+@contextmanager
+def _moved(encoder: Encoder, device: torch.device) -> Iterator[None]:
+    """An encoder on a device for a while."""
+    before = next(encoder.parameters()).device
+    encoder.to(device)
+    yield
+    encoder.to(before)
 
 
 def _crops(encoder: Encoder, batch: Sample, classes: int) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,13 @@ def started_elsewhere() -> bool:
     return "LOCAL_RANK" in os.environ or SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
 
 
+def own_device() -> torch.device:
+    """Where this process trains, and where networks look at scans before and after it: each process of a node has a GPU of its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
+
+
 @contextmanager
 def helped(command: Sequence[str], devices: int) -> Iterator[None]:
     """Start the other processes of this node and end with them: all of them succeed or none.

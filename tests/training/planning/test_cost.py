@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from medssl.data.sampling import Batches
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
-from medssl.training.planning.cost import Plan, _device, estimate
+from medssl.training.planning.cost import Plan, estimate
 from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
@@ -72,12 +72,6 @@ def test_what_is_spread_over_devices_is_counted_and_not_tried(monkeypatch: pytes
     plan = planned(training, module)
     assert plan.memory_bytes == 16 * plan.parameters // 2  # weights, gradients and two moments in float32, on two devices
     assert "not tried" in str(plan)
-
-
-def test_each_process_of_a_node_tries_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert _device() == torch.device("cuda:3")
 
 
 def test_memory_that_an_earlier_run_still_holds_is_not_called_none() -> None:

@@ -6,6 +6,7 @@ import torch
 from medssl.data.dataset import Crops, load_cases
 from medssl.data.store import Store
 from medssl.models.vit import ViT
+from medssl.training.protocols import features
 from medssl.training.protocols.features import asked, told
 
 CROPS = Crops((16, 16))
@@ -43,3 +44,13 @@ def test_the_same_seed_gives_the_same_features(store: Path, task: str) -> None:
     first, again = (told(vit(), cases, CROPS, task=task, count=8, seed=3) for _ in range(2))  # type: ignore[arg-type]
     assert first.features.equal(again.features)
     assert first.answers.equal(again.answers)
+
+
+def test_an_encoder_is_asked_on_the_device_that_trains_and_left_where_it_was(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, chosen, moves = vit(), torch.device("cpu:0"), list[str]()
+    to = encoder.to
+    monkeypatch.setattr(features, "own_device", lambda: chosen)
+    monkeypatch.setattr(features, "asked", lambda *given, **how: moves.append("asked") or asked(*given, **how))
+    monkeypatch.setattr(encoder, "to", lambda device: moves.append(str(device)) or to(device))
+    told(encoder, load_cases(Store(store), Store(store).manifest.split("train")), CROPS, task="segmentation", count=8, seed=0)
+    assert moves == ["cpu:0", "asked", "asked", "cpu"]
