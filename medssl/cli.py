@@ -189,7 +189,7 @@ def plan(store: Path, *, memory_gb: float = 8.0, dims: Literal[2, 3] | None = No
     Args:
         store: What `medssl prepare` wrote.
         memory_gb: What a training step may take, in GB.
-        dims: 2 or 3; decided by the scans where it is not given.
+        dims: 2 (planes along K, axial) or 3; decided by the scans where it is not given.
         out: The configuration.
     """
     from medssl.training.planning.blueprint_text import write_plan

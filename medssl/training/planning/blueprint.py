@@ -27,6 +27,7 @@ from medssl.training.planning.footprint import footprint
 
 _LEAST_CELLS = 4  # along an axis after the last halving
 _COARSE = 2.0  # an axis so many times coarser than the finest one is not halved yet
+_ALONG = (" along I (sagittal)", " along J (coronal)", "")  # where slices lie; along K goes without saying
 _THICK = 3.0  # slices so many times thicker than pixels are resampled and cropped with care
 _LARGEST = {2: 512, 3: 160}  # voxels of a crop along an axis
 _STAGES = {2: 7, 3: 6}
@@ -52,7 +53,7 @@ class Traits:
         channels: C.
         nominal: The scans have no physical geometry.
         masks: Scans with a lesion mask.
-        lesion_mm: Median length of lesions across slices, None without masks.
+        lesion_mm: Median length of lesions along K, None without masks.
         voxels: Of all scans together.
         intensity: How the store was normalised.
         values: What masks hold that tell classes apart; empty for lesion against none.
@@ -114,14 +115,30 @@ class Traits:
         i_mm, j_mm, k_mm = (round(float(value), 3) for value in median)
         return i_mm, j_mm, k_mm
 
+    @property
+    def across(self) -> int:
+        """The axis across the slices of the acquisition: the one that is far coarser than both others, else K."""
+        axis = int(np.argmax(self.spacing_mm))
+        others = [spacing for other, spacing in enumerate(self.spacing_mm) if other != axis]
+        return axis if not self.nominal and self.spacing_mm[axis] >= _COARSE * max(others) else 2
+
     def dims(self) -> tuple[Literal[2, 3], str]:
-        """2D or 3D, and why."""
-        depth, thick = self.shape[2], self.spacing_mm[2] / max(self.spacing_mm[:2])
+        """2D or 3D, and why: a network of slices sees planes along K, so only slices that lie so are judged by their thickness."""
+        axis, depth = self.across, self.shape[2]
         if depth < 2 * _LEAST_CELLS:
             return 2, f"the median scan has {depth} slice{'s' if depth > 1 else ''}"
-        if not self.nominal and thick > _THICK:
+        thick = self.spacing_mm[axis] / max(spacing for other, spacing in enumerate(self.spacing_mm) if other != axis)
+        if axis == 2 and not self.nominal and thick > _THICK:
             return 2, f"slices are {thick:.1f} times as thick as pixels, so neighbours tell little of each other"
-        return 3, f"the median scan has {depth} slices, {thick:.1f} times as thick as pixels"
+        return 3, f"the median scan has {self.shape[axis]} slices{_ALONG[axis]}, {thick:.1f} times as thick as pixels"
+
+    @property
+    def cut_across(self) -> str:
+        """What 2D would mean for slices that do not lie along K; empty where they do."""
+        if self.across == 2:
+            return ""
+        pixels = " x ".join(f"{value:.2f}" for value in self.spacing_mm[:2])
+        return f"slices lie{_ALONG[self.across]}, and 2D cuts across them, into axial planes with pixels of {pixels} mm"
 
 
 def _runs(entry: Entry) -> list[int]:
@@ -207,7 +224,8 @@ class Blueprint:
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.task} in {self.dims}D ({self.reason}), crops of {list(self.size)}, batches of {self.batch_size}"
+        warned = f"; {self.traits.cut_across}" if self.dims == 2 and self.traits.cut_across else ""
+        return f"{self.task} in {self.dims}D ({self.reason}{warned}), crops of {list(self.size)}, batches of {self.batch_size}"
 
     @property
     def context(self) -> int:

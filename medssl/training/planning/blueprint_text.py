@@ -63,13 +63,14 @@ def as_yaml(plan: Blueprint, *, name: str = "plan.yaml") -> str:
 
 def _traits(plan: Blueprint) -> list[str]:
     traits = plan.traits
-    lesions = "no lesion masks" if traits.lesion_mm is None else f"lesions {traits.lesion_mm:.1f} mm long across slices (median)"
+    lesions = "no lesion masks" if traits.lesion_mm is None else f"lesions {traits.lesion_mm:.1f} mm long along K (median)"
     return [
         f"# Data: {traits.scans} labelled training scans, median {' x '.join(map(str, traits.shape))} voxels of "
         f"{' x '.join(f'{value:.2f}' for value in traits.spacing_mm)} mm, {traits.channels} channels; {lesions}.",
         "# Spacing: " + _spacing(plan),
         *_classes(traits),
         f"# {plan.dims}D: {plan.reason}.",
+        *_planes(plan),
         f"# Scales: {len(plan.topology.strides)}, each axis halved while 4 cells are left; an axis twice as coarse waits.",
     ]
 
@@ -83,6 +84,14 @@ def _spacing(plan: Blueprint) -> str:
     return f"{target} mm by the rule (median of the scans), " + (
         "as stored." if near else f"the store is on another grid; another one would be: medssl prepare ... --spacing-mm [{given}]."
     )
+
+
+def _planes(plan: Blueprint) -> list[str]:
+    """What a network of slices sees."""
+    said = ["# 2D means planes along K (axial), whichever way the slices were acquired."] if plan.dims == 2 else []
+    if plan.traits.cut_across:
+        said.append(f"# {'Warning' if plan.dims == 2 else 'Not 2D'}: {plan.traits.cut_across}.")
+    return said
 
 
 def _classes(traits: Traits) -> list[str]:

@@ -55,6 +55,35 @@ def test_slices_far_apart_or_few_are_planned_in_2d(shape: tuple[int, int, int], 
     assert traits(shape, spacing).dims()[0] == dims
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_thick_slices_that_do_not_lie_along_k_are_planned_in_3d_with_kernels_that_are_flat_across_them(axis: int) -> None:
+    shape, spacing = (np.roll(values, axis) for values in ([24, 96, 96], [5.0, 0.6, 0.6]))
+    found = traits(tuple(shape.tolist()), tuple(spacing.tolist()))
+    dims, reason = found.dims()
+    name = ("I (sagittal)", "J (coronal)")[axis]
+    assert (dims, reason) == (3, f"the median scan has 24 slices along {name}, 8.3 times as thick as pixels")
+    assert propose(found, memory_gb=1.0).topology.kernels[0][axis] == 1
+    assert f"# Not 2D: slices lie along {name}, and 2D cuts across them, into axial planes" in as_yaml(propose(found, memory_gb=1.0))
+
+
+def test_a_plan_that_cuts_across_the_slices_because_it_is_asked_to_says_so() -> None:
+    plan = propose(traits((24, 96, 96), (5.0, 0.6, 0.6)), memory_gb=1.0, dims=2)
+    warning = "slices lie along I (sagittal), and 2D cuts across them, into axial planes with pixels of 5.00 x 0.60 mm"
+    assert f"# Warning: {warning}." in as_yaml(plan)
+    assert f"2D (asked for; {warning})" in str(plan)
+
+
+def test_a_plan_of_axial_slices_says_what_its_planes_are_and_warns_of_nothing() -> None:
+    text = as_yaml(propose(traits((64, 64, 40), (0.5, 0.5, 5.0)), memory_gb=0.5))
+    assert "# 2D means planes along K (axial), whichever way the slices were acquired." in text
+    assert "Warning" not in text
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.2, 1.0, 1.0), (2.5, 2.5, 0.5)])
+def test_where_no_axis_is_far_coarser_than_the_others_slices_lie_along_k(spacing: tuple[float, float, float]) -> None:
+    assert traits(spacing=spacing).across == 2
+
+
 def test_thick_slices_are_prepared_at_the_thin_ones() -> None:
     sources = np.array([(0.5, 0.5, thickness) for thickness in (2.0, *[5.0] * 9)])
     found = replace(traits((512, 512, 30), (0.5, 0.5, 5.0)), source_mm=sources)
