@@ -62,9 +62,9 @@ def test_validation_and_frozen_features_are_computed_on_the_gpu(
 ) -> None:
     seen, score, ask = dict[str, str](), finetune.score_cases, features.asked
 
-    def scored(network: Network, *given: Any) -> Any:  # noqa: ANN401
+    def scored(network: Network, *given: Any, **how: Any) -> Any:  # noqa: ANN401
         seen["validation"] = next(network.parameters()).device.type
-        return score(network, *given)
+        return score(network, *given, **how)
 
     def asked(encoder: Encoder, images: torch.Tensor, *, dense: bool) -> torch.Tensor:
         seen["features"] = next(encoder.parameters()).device.type

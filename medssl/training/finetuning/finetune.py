@@ -11,7 +11,7 @@ import numpy as np
 from medssl.data.classes import Classes, check_known
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.held_out import write_output
+from medssl.data.held_out import read_output
 from medssl.data.seen import Seen, merged, merged_all, record
 from medssl.data.store import Store
 from medssl.errors import ConfigError, ManifestError
@@ -209,10 +209,7 @@ def _learn(recipe: _Recipe, network: Network, run: Run, part: Part) -> Bundle | 
     if not isinstance(weights, dict):
         return weights
     network = with_weights(begun.network, begun.protocol.plain(weights), "network").to(own_device())
-    scored = score_cases(network, part.held, recipe.window)
-    if part.outputs is not None:
-        for one in scored:
-            write_output(part.outputs, one.case.row.scan_id, one.channels)
+    scored = score_cases(network, part.held, recipe.window, "points", outputs=part.outputs)
     found = facts(run, recipe.training, seed=seed, manifest=store.manifest.digest(), patients=_patients(train), scans=len(train))
     found |= {**begun.facts, "selection": keeper.facts(), "data": data_facts(training=train, validation=part.held)}
     seen = _seen(store, train, [*part.held, *_others(part.selecting, part.held)], begun.start.seen)
@@ -224,7 +221,7 @@ def _together(recipe: _Recipe, parts: Parts, run: Run) -> Bundle:
     """One bundle of all folds, with its thresholds locked on what each fold said of the scans held out from it."""
     store, (bundles, networks) = Store(recipe.feed.store), zip(*members(parts, run), strict=True)
     ensemble = Ensemble(**{f"fold_{number}": network for number, network in enumerate(networks)})
-    scored = [Scored.of(ensemble, case, channels) for case, channels in parts.outputs(run)]
+    scored = [Scored.of(ensemble, case, read_output(kept, case.row.scan_id), "points") for case, kept in parts.outputs(run)]
     learned = parts.learned(run, partial(recipe.labels.drawn, seed=recipe.seed))
     digest = store.manifest.digest()
     found = facts(run, recipe.training, seed=recipe.seed, manifest=digest, patients=_patients(learned), scans=len(learned))

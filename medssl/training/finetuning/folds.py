@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medssl.data.dataset import Case
 from medssl.data.folds import fold_numbers, nearly_equal
-from medssl.data.held_out import FOLDER, read_output
+from medssl.data.held_out import FOLDER
 from medssl.data.splits import assign, check_seed
 from medssl.data.store import Store
 from medssl.errors import ConfigError
@@ -137,11 +134,9 @@ class Parts:
         parts = (self.part(number, fold_folder(run.folder, number)) for number in range(len(self)))
         return list({case.row.scan_id: case for part in parts for case in drawn(part.train)}.values())
 
-    def outputs(self, run: Run) -> Iterator[tuple[Case, NDArray[np.float32]]]:
-        """Every scan with what the fold that it was held out from says of it."""
-        for number, cases in enumerate(self.held):
-            for case in cases:
-                yield case, read_output(fold_folder(run.folder, number) / FOLDER, case.row.scan_id)
+    def outputs(self, run: Run) -> list[tuple[Case, Path]]:
+        """Every scan, and the folder that keeps what the fold that it was held out from says of it."""
+        return [(case, fold_folder(run.folder, number) / FOLDER) for number, cases in enumerate(self.held) for case in cases]
 
     def facts(self) -> dict[str, object]:
         """What the bundle records."""

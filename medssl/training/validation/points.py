@@ -2,8 +2,9 @@
 
 import datetime
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from medssl.data.dataset import Case
+from medssl.data.held_out import write_output
 from medssl.data.store import decode
 from medssl.evaluation.calibration import fit_temperature, tempered
 from medssl.evaluation.classification import delong
@@ -20,7 +22,7 @@ from medssl.evaluation.operating_point import choose
 from medssl.models.architecture import Network
 from medssl.models.detection import Box, detections, slice_heights
 from medssl.models.inference import Window, channel_probabilities, slice_scores
-from medssl.training.validation.voxel_point import voxel_point
+from medssl.training.validation.voxel_point import Parts, by_threshold, voxel_point
 
 logger = logging.getLogger(__name__)
 
@@ -32,49 +34,90 @@ Truth = tuple[NDArray[np.intp], NDArray[np.floating]]
 
 
 Metric = Literal["dice", "slice_auroc", "scan_auroc", "loss"]
+Asked = Metric | Literal["points"]
+"""What the output on scans is for: a metric, or the operating points."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """What is kept of a segmenter's map: what is asked for, where it is known, and no more.
+
+    Args:
+        dice: Of the mask at 0.5, of a scan with lesion.
+        loss: Mean cross entropy.
+        parts: Of the mask at each threshold, of a scan with lesion.
+    """
+
+    dice: float | None = None
+    loss: float | None = None
+    parts: tuple[Parts, ...] = ()
+
+    @classmethod
+    def of(cls, probability: NDArray[np.float32], case: Case, asked: Asked) -> "Voxels":
+        """Of a map (I, J, K)."""
+        if asked not in ("dice", "loss", "points") or not case.known:
+            return cls()
+        lesion = _lesion(case)
+        if asked == "loss":
+            return cls(loss=_cross_entropy(probability, lesion))
+        if not lesion.any():
+            return cls()
+        return cls(dice=_dice(probability >= 0.5, lesion)) if asked == "dice" else cls(parts=by_threshold(probability, lesion))
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One validation scan with its output.
+    """One validation scan with what is kept of its output; no map, which can be a gigabyte.
 
     Args:
         case: The scan.
-        probability: (I, J, K) of a segmenter, None of a classifier.
+        voxels: Of a segmenter's map, None of other networks.
         slices: (K,) scores; one number for a classifier of volumes.
-        channels: (channels, I, J, K) or (channels, K), of which the other two are made; the scores of slices of a detector.
+        channels: (channels, K) of a classifier, of which the slices are made; (1, K) scores of slices of other networks.
         found: Lesions of a detector, None of other networks.
     """
 
     case: Case
-    probability: NDArray[np.float32] | None
+    voxels: Voxels | None
     slices: NDArray[np.float32]
     channels: NDArray[np.float32]
     found: tuple[Box, ...] | None = None
 
     @classmethod
-    def of(cls, network: Network, case: Case, channels: NDArray[np.float32]) -> "Scored":
-        """A scan with what a network, or one with the same channels, says of it."""
+    def of(cls, network: Network, case: Case, channels: NDArray[np.float32], asked: Asked) -> "Scored":
+        """A scan with what a network, or one with the same channels, says of it: (channels, I, J, K), or (channels, K)."""
         output = network.outputs.suspicion(torch.from_numpy(channels))
         if network.task == "classification":
             return cls(case, None, output.numpy(), channels)
-        return cls(case, output.numpy(), slice_scores(output).numpy(), channels)
+        slices = slice_scores(output).numpy()
+        return cls(case, Voxels.of(output.numpy(), case, asked), slices, slices[None])
 
 
-def score_cases(network: Network, cases: Sequence[Case], window: Window) -> list[Scored]:
-    """Run a network over scans."""
-    device = next(network.parameters()).device
+def score_cases(network: Network, cases: Sequence[Case], window: Window, asked: Asked, *, outputs: Path | None = None) -> list[Scored]:
+    """Run a network over scans; there is one whole map at a time.
+
+    Args:
+        network: On the device where it runs.
+        cases: The scans.
+        window: How it looks at them.
+        asked: What is kept of the output.
+        outputs: Where the whole output is written as well; None writes none.
+    """
     network.eval()
-    return [_score(network, case, window, device) for case in track(cases, "validating", transient=True)]
+    return [_score(network, case, window, asked, outputs) for case in track(cases, "validating", transient=True)]
 
 
-def _score(network: Network, case: Case, window: Window, device: torch.device) -> Scored:
+def _score(network: Network, case: Case, window: Window, asked: Asked, outputs: Path | None) -> Scored:
+    device = next(network.parameters()).device
     image = torch.from_numpy(decode(case.image)).to(device)
     if network.task == "detection":
         found = detections(network, image, window)
         heights = slice_heights(found, case.shape[3])
         return Scored(case, None, heights, heights[None], tuple(found))
-    return Scored.of(network, case, channel_probabilities(network, image, window).numpy())
+    channels = channel_probabilities(network, image, window).numpy()
+    if outputs is not None:
+        write_output(outputs, case.row.scan_id, channels)
+    return Scored.of(network, case, channels, asked)
 
 
 Points = dict[str, dict[str, object]]
@@ -106,7 +149,7 @@ def operating_points(
     Where no scan has a lesion, that of scans is a quantile of their own scores: of so many slices in a scan the highest is high.
 
     Args:
-        scored: The scans.
+        scored: The scans, asked for points.
         rule: See `medssl.evaluation.operating_point.choose`.
         temperatures: Of the scores of each unit; thresholds are on scores at that temperature.
         chosen_on: What these scans are.
@@ -121,7 +164,8 @@ def operating_points(
     if _slices_serve(units):
         said = f"that of slices ({points['slice']['rule']}): no validation scan without lesion"
         points["scan"] = {**points["slice"], "unit": "scan", "rule": said}
-    voxel = voxel_point(_maps(scored), chosen_on=chosen_on, whole=any(one.case.classes.names for one in scored))
+    parts = [one.voxels.parts for one in scored if one.voxels is not None and one.voxels.parts]
+    voxel = voxel_point(parts, chosen_on=chosen_on, whole=any(one.case.classes.names for one in scored))
     return points if voxel is None else {**points, "voxel": voxel}
 
 
@@ -129,7 +173,7 @@ def measure(scored: Sequence[Scored], metric: Metric) -> float | None:
     """How good the output is on validation scans; the higher the better, but for `loss`.
 
     Args:
-        scored: The scans.
+        scored: The scans, asked for this metric.
         metric: `dice` of masks at 0.5, a mean over scans with lesion; `slice_auroc` and `scan_auroc`, over all of them together; `loss`,
             the mean cross entropy of voxels (a scan counts once), or of a classifier's slices or scans.
 
@@ -137,7 +181,7 @@ def measure(scored: Sequence[Scored], metric: Metric) -> float | None:
         The value, None where these scans cannot tell.
     """
     if metric == "dice":
-        found = [_dice(probability >= 0.5, lesion) for probability, lesion in _maps(scored)]
+        found = [one.voxels.dice for one in scored if one.voxels is not None and one.voxels.dice is not None]
         return float(np.mean(found)) if found else None
     if metric == "loss":
         return _loss(scored)
@@ -151,11 +195,11 @@ def is_measurable(network: Network, cases: Sequence[Case], metric: Metric) -> bo
 
 
 def _blank(network: Network, case: Case) -> Scored:
-    """A scan with output of the kind that a network gives; it takes no memory."""
+    """A scan with output of the kind that a network gives; no mask is read."""
     by_slice = network.task != "classification" or (network.spatial_dims == 2 and not network.bags)
     slices = np.full(case.shape[3] if by_slice else 1, 0.5, np.float32)
-    probability = np.broadcast_to(np.float32(0.5), case.shape[1:]) if network.task == "segmentation" else None
-    return Scored(case, probability, slices, slices[None])
+    voxels = Voxels(dice=0.5 if case.has_mask and len(case.lesion_slices) else None, loss=0.5 if case.known else None)
+    return Scored(case, voxels if network.task == "segmentation" else None, slices, slices[None])
 
 
 def _dice(called: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> float:
@@ -164,9 +208,9 @@ def _dice(called: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> float:
 
 def _loss(scored: Sequence[Scored]) -> float | None:
     """Mean cross entropy of what the network says with what is known."""
-    maps = [(one.probability, one.case) for one in scored if one.probability is not None and one.case.known]
+    maps = [one.voxels.loss for one in scored if one.voxels is not None and one.voxels.loss is not None]
     if maps:
-        return float(np.mean([_cross_entropy(probability, _lesion(case)) for probability, case in maps]))
+        return float(np.mean(maps))
     truths = [truth for truth in (_slice_truth(scored), _scan_truth(scored)) if len(truth[0])]
     return _cross_entropy(truths[0][1], truths[0][0] > 0) if truths else None
 
@@ -211,11 +255,3 @@ def _scan_truth(scored: Sequence[Scored]) -> Truth:
 def scan_answer(case: Case) -> int:
     """1 for a scan with a positive lesion, 0 for one without, -1 where that is not known: what scores of scans are held against."""
     return case.label if case.label >= 0 or not case.has_mask else int(len(case.lesion_slices) > 0)
-
-
-def _maps(scored: Sequence[Scored]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
-    """Probabilities and lesions (I, J, K) of scans whose lesion is known voxel by voxel."""
-    for one in scored:
-        lesion = one.case.lesion
-        if one.probability is not None and lesion is not None and lesion.any():
-            yield one.probability, lesion[0] > 0

@@ -217,7 +217,7 @@ class Selector(L.Callback):
     def _value(self, module: L.LightningModule, weights: dict[str, Tensor]) -> float:
         """The metric of a copy of the network, so that the one in training is left as it is."""
         network = with_weights(cast(Network, module.network), self.plain(weights), "network").to(module.device)
-        value = measure(score_cases(network, self.cases, self.window), self.metric)
+        value = measure(score_cases(network, self.cases, self.window, self.metric), self.metric)
         if value is None:
             raise ConfigError(f"selection.metric {self.metric} cannot be measured on these validation scans; take another one")
         return value

@@ -1,7 +1,7 @@
 """The operating point of a segmenter's mask, from its validation scans: threshold, and which parts of the mask count."""
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -10,9 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.evaluation.lesions import components, counted
-
-Pair = tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""Probabilities and lesion (I, J, K) of a scan."""
 
 _THRESHOLDS = np.round(np.arange(0.2, 0.85, 0.05), 2)
 _LEAST_VOXELS = (1, 5, 10, 20, 40, 80)
@@ -70,7 +67,13 @@ class Kept(NamedTuple):
     false: int
 
 
-def voxel_point(pairs: Iterable[Pair], *, chosen_on: str, whole: bool = False) -> dict[str, object] | None:
+def by_threshold(probability: NDArray[np.float32], lesion: NDArray[np.bool_]) -> tuple[Parts, ...]:
+    """The components of a scan's mask at each threshold that is tried: what `voxel_point` takes of its map (I, J, K)."""
+    lesions, _ = components(lesion)
+    return tuple(Parts.of(probability >= threshold, lesions) for threshold in _THRESHOLDS)
+
+
+def voxel_point(parts: Sequence[tuple[Parts, ...]], *, chosen_on: str, whole: bool = False) -> dict[str, object] | None:
     """The threshold, least size and least share of the scan's largest part that give the highest mean Dice; None without a lesion.
 
     Parts that are small beside the largest are mostly false; nnU-Net's postprocessing (Isensee et al., 2021, supplement 3) keeps the
@@ -78,11 +81,10 @@ def voxel_point(pairs: Iterable[Pair], *, chosen_on: str, whole: bool = False) -
     false parts than without it: the F1 of lesions, found where a part touches them, does not fall below that of all parts.
 
     Args:
-        pairs: Validation scans with lesion.
+        parts: Of each validation scan with lesion, see `by_threshold`.
         chosen_on: What these scans are.
         whole: Leave out nothing but the smallest parts, whatever the largest is: where masks hold several classes, one may be small.
     """
-    parts = [list(_by_threshold(probability, lesion)) for probability, lesion in pairs]
     if not parts:
         return None
     shares = _LEAST_SHARES[:1] if whole else _LEAST_SHARES
@@ -103,11 +105,6 @@ def voxel_point(pairs: Iterable[Pair], *, chosen_on: str, whole: bool = False) -
         "lesions_touched": sum(one.found for one in left[best]),
         "lesions_touched_by_any_part": sum(one.found for one in left[Choice(best.level)]),
     }
-
-
-def _by_threshold(probability: NDArray[np.float32], lesion: NDArray[np.bool_]) -> Iterator[Parts]:
-    lesions, _ = components(lesion)
-    return (Parts.of(probability >= threshold, lesions) for threshold in _THRESHOLDS)
 
 
 def _dice(left: Sequence[Kept]) -> float:

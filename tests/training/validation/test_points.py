@@ -11,32 +11,41 @@ from medssl.data.dataset import Case, load_cases
 from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
 from medssl.evaluation.calibration import tempered
-from medssl.training.validation.points import Scored, calibration, measure, operating_points
+from medssl.training.validation.points import Asked, Scored, Voxels, calibration, measure, operating_points
+from medssl.training.validation.voxel_point import by_threshold, voxel_point
+
+Map = NDArray[np.float32]
 
 
 @pytest.fixture
-def scored(store: Path) -> list[Scored]:
+def maps(store: Path) -> list[tuple[Case, Map]]:
     """All four scans, two of them with lesion, with a map that is right to some degree."""
     generator, cases = np.random.default_rng(0), load_cases(Store(store), Store(store).manifest.rows)
-    return [said(case, lesion(case) * 0.5 + generator.random(case.shape[1:]) * 0.6) for case in cases]
+    values = [lesion(case) * 0.5 + generator.random(case.shape[1:]) * 0.6 for case in cases]
+    return [(case, np.clip(value, 0.01, 0.99).astype(np.float32)) for case, value in zip(cases, values, strict=True)]
+
+
+@pytest.fixture
+def scored(maps: list[tuple[Case, Map]]) -> list[Scored]:
+    return said(maps, "points")
 
 
 def lesion(case: object) -> NDArray[np.float64]:
     return np.asarray(case.lesion[0], float)  # type: ignore[attr-defined]
 
 
-def said(case: object, probability: NDArray[np.float64]) -> Scored:
-    values = np.clip(probability, 0.01, 0.99).astype(np.float32)
-    return Scored(case, values, values.mean(axis=(0, 1)), values[None])  # type: ignore[arg-type]
+def said(maps: list[tuple[Case, Map]], asked: Asked) -> list[Scored]:
+    slices = [(case, Voxels.of(values, case, asked), values.mean(axis=(0, 1))) for case, values in maps]
+    return [Scored(case, voxels, scores, scores[None]) for case, voxels, scores in slices]
 
 
-def test_dice_is_the_mean_over_scans_with_lesion_of_the_overlap_counted_voxel_by_voxel(scored: list[Scored]) -> None:
+def test_dice_is_the_mean_over_scans_with_lesion_of_the_overlap_counted_voxel_by_voxel(maps: list[tuple[Case, Map]]) -> None:
     expected = []
-    for one in scored:
-        truth, called = set(zip(*np.nonzero(lesion(one.case)), strict=True)), set(zip(*np.nonzero(one.probability >= 0.5), strict=True))
+    for case, probability in maps:
+        truth, called = set(zip(*np.nonzero(lesion(case)), strict=True)), set(zip(*np.nonzero(probability >= 0.5), strict=True))
         if truth:
             expected.append(2 * len(truth & called) / (len(truth) + len(called)))
-    assert measure(scored, "dice") == pytest.approx(np.mean(expected))
+    assert measure(said(maps, "dice"), "dice") == pytest.approx(np.mean(expected))
 
 
 def test_the_area_of_slices_counts_the_pairs_in_the_right_order(scored: list[Scored]) -> None:
@@ -46,9 +55,9 @@ def test_the_area_of_slices_counts_the_pairs_in_the_right_order(scored: list[Sco
     assert measure(scored, "slice_auroc") == pytest.approx(np.mean(pairs))
 
 
-def test_the_loss_is_the_mean_of_minus_the_logarithm_of_what_is_right(scored: list[Scored]) -> None:
-    right = [np.where(lesion(one.case) > 0, one.probability, 1 - one.probability) for one in scored]  # type: ignore[operator]
-    assert measure(scored, "loss") == pytest.approx(np.mean([-np.log(one).mean() for one in right]), rel=1e-5)
+def test_the_loss_is_the_mean_of_minus_the_logarithm_of_what_is_right(maps: list[tuple[Case, Map]]) -> None:
+    right = [np.where(lesion(case) > 0, probability, 1 - probability) for case, probability in maps]
+    assert measure(said(maps, "loss"), "loss") == pytest.approx(np.mean([-np.log(one).mean() for one in right]), rel=1e-5)
 
 
 def test_a_metric_without_its_truth_is_not_measured(scored: list[Scored]) -> None:
@@ -92,3 +101,17 @@ def test_scans_whose_slices_all_have_a_lesion_keep_their_own_threshold(scored: l
     points = operating_points([replace(ill, case=case)])
     assert points["scan"]["rule"] == "5% quantile of positives: no negative to choose on"
     assert points["scan"]["n"] == 1
+
+
+def test_the_point_of_voxels_is_that_of_the_maps_of_scans_with_lesion(maps: list[tuple[Case, Map]], scored: list[Scored]) -> None:
+    parts = [by_threshold(values, lesion(case) > 0) for case, values in maps if lesion(case).any()]
+    expected, found = voxel_point(parts, chosen_on="validation"), operating_points(scored)["voxel"]
+    assert expected is not None
+    assert found | {"locked_at": ""} == expected | {"locked_at": ""}
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("dice", ["dice"]), ("loss", ["loss"]), ("slice_auroc", []), ("points", ["parts"])])
+def test_of_a_map_no_more_is_kept_than_what_is_asked_for(maps: list[tuple[Case, Map]], asked: Asked, kept: list[str]) -> None:
+    case, values = next((case, values) for case, values in maps if lesion(case).any())
+    voxels = Voxels.of(values, case, asked)
+    assert [name for name in ("dice", "loss", "parts") if getattr(voxels, name)] == kept

@@ -122,7 +122,7 @@ def test_adapters_are_looked_at_as_the_network_that_is_written(tmp_path: Path, s
     assert isinstance(found, dict)
     looked_at = cases(tmp_path / "store")
     network_of_bundle = bundle.load(tmp_path / "run" / "bundle")
-    assert measure(score_cases(network_of_bundle, looked_at, bundle.window), "dice") == found["value"]  # type: ignore[arg-type]
+    assert measure(score_cases(network_of_bundle, looked_at, bundle.window, "dice"), "dice") == found["value"]  # type: ignore[arg-type]
 
 
 def test_mirror_axes_are_part_of_the_bundle(tmp_path: Path, scratch: list[str]) -> None:

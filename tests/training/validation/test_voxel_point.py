@@ -5,7 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from medssl.training.validation.voxel_point import Pair, voxel_point
+from medssl.training.validation.voxel_point import by_threshold, voxel_point
+
+Pair = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 def blob(array: NDArray[np.floating], corner: tuple[int, int, int], edge: int, value: float) -> None:
@@ -37,21 +39,25 @@ def slow(pairs: list[Pair], threshold: float, voxels: int, share: float) -> tupl
     return float(np.mean(found)), 2 * right / (2 * right + wrong + missed)
 
 
+def point_of(pairs: list[Pair], *, whole: bool = False) -> dict[str, object]:
+    point = voxel_point([by_threshold(*pair) for pair in pairs], chosen_on="validation", whole=whole)
+    assert point is not None
+    return point
+
+
 def separate(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     numbered, count = label(mask, np.ones((3, 3, 3)))
     return [numbered == number for number in range(1, count + 1)]
 
 
 def test_false_parts_are_left_out_and_lesions_stay() -> None:
-    point = voxel_point([pair(false=0.95), pair(false=0.9)], chosen_on="validation")
-    assert point is not None
+    point = point_of([pair(false=0.95), pair(false=0.9)])
     assert (point["dice"], point["n"], point["chosen_on"]) == (1.0, 2, "validation")
     assert point["lesions_touched"] == point["lesions_touched_by_any_part"] == 4
 
 
 def test_nothing_is_left_out_where_that_is_as_good() -> None:
-    point = voxel_point([pair(false=0.05)], chosen_on="validation")
-    assert point is not None
+    point = point_of([pair(false=0.05)])
     assert (point["min_voxels"], point["min_share"]) == (1, 0.0)
 
 
@@ -61,8 +67,7 @@ def test_the_choice_is_that_of_a_slow_search() -> None:
     for probability, truth in (pair(false=0.5), pair(false=0.7)):
         noisy = np.clip(probability + generator.normal(0, 0.25, probability.shape), 0, 1)
         pairs.append((noisy.astype(np.float32), truth))
-    point = voxel_point(pairs, chosen_on="validation")
-    assert point is not None
+    point = point_of(pairs)
     best = 0.0
     for threshold in np.round(np.arange(0.2, 0.85, 0.05), 2):
         _, least_f1 = slow(pairs, threshold, 1, 0.0)
@@ -76,8 +81,7 @@ def test_lesions_that_the_rule_loses_are_counted() -> None:
     probability, truth = pair(false=0.95)
     blob(probability, (1, 8, 14), 4, 0.95)  # false parts as large as the smaller lesion: leaving all out gives the higher Dice
     blob(probability, (14, 1, 1), 4, 0.95)
-    point = voxel_point([(probability, truth)], chosen_on="validation")
-    assert point is not None
+    point = point_of([(probability, truth)])
     assert (point["lesions_touched"], point["lesions_touched_by_any_part"]) == (1, 2)
 
 
@@ -95,15 +99,13 @@ def test_small_lesions_are_not_given_up_for_false_parts_as_small() -> None:
     both = large(((15, 1, 1), 3, True), ((15, 10, 10), 3, False), ((24, 10, 10), 3, False))
     one = large(((15, 1, 1), 3, True), ((15, 10, 10), 3, False))
     assert slow([both, one], 0.5, 40, 0.0)[0] > slow([both, one], 0.5, 1, 0.0)[0]  # Dice alone would give them up
-    point = voxel_point([both, one], chosen_on="validation")
-    assert point is not None
+    point = point_of([both, one])
     assert point["lesions_touched"] == point["lesions_touched_by_any_part"] == 4
 
 
 def test_where_classes_are_named_no_part_is_measured_by_the_largest() -> None:
     scans = [large(((15, 10, 10), 5, False))]  # 125 voxels, more than any least size
-    alone, several = voxel_point(scans, chosen_on="validation"), voxel_point(scans, chosen_on="validation", whole=True)
-    assert alone is not None and several is not None
+    alone, several = point_of(scans), point_of(scans, whole=True)
     assert float(str(alone["min_share"])) > 0
     assert several["min_share"] == 0.0
 
