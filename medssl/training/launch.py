@@ -133,4 +133,6 @@ def _with_recipe(args: list[str], name: str) -> list[str]:
     source = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     source.add_argument("--from_bundle")
     bundle = source.parse_known_args(arguments)[0].from_bundle
-    return arguments if bundle is None else ["--config", json.dumps(recipe_of(Path(bundle), name)), *arguments]
+    if bundle is None:
+        return arguments
+    return ["--config", json.dumps(recipe_of(Path(bundle), name, _FUNCTIONS[name])), *arguments]

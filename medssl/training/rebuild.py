@@ -1,7 +1,7 @@
 """A bundle made again from its own `bundle.json`: the recipe in it, and the checks that its data are at hand."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,21 @@ import torch
 from medssl.data.store import Store
 from medssl.errors import BundleError, ConfigError, ConflictError
 from medssl.models.bundle import Bundle
+from medssl.training.foreign_code import foreign_parts
 
 logger = logging.getLogger(__name__)
 
 
-def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
+def recipe_of(bundle: Path, command: str, function: Callable[..., object]) -> dict[str, Any]:
     """The configuration that a bundle was made with, without where its store lay.
 
+    Args:
+        bundle: The bundle.
+        command: `pretrain` or `finetune`.
+        function: What the command calls with it.
+
     Raises:
-        BundleError: None in it, or it names a class that is not medssl's: a stranger's bundle runs no foreign code.
+        BundleError: None in it, or it names what is not medssl's: a stranger's bundle runs no foreign code and reads no file.
         ConfigError: It was made by the other command.
     """
     described = Bundle.read(bundle)
@@ -27,10 +33,11 @@ def recipe_of(bundle: Path, command: str) -> dict[str, Any]:
         raise BundleError(f"bundle.json of {bundle.name} holds no recipe; it was made by an older medssl")
     if (described.kind == "encoder") != (command == "pretrain"):
         raise ConfigError(f"{bundle.name} is of kind {described.kind}; take medssl {'finetune' if command == 'pretrain' else 'pretrain'}")
-    foreign = [path for path in _class_paths(recipe) if not path.startswith("medssl.")]
-    if foreign:
-        raise BundleError(f"bundle.json of {bundle.name} names {foreign[0]}, which is not of medssl; it is not run")
-    return _without_nulls(recipe)
+    kept = _without_nulls(recipe)
+    foreign = next(foreign_parts(kept, function), None)
+    if foreign is not None:
+        raise BundleError(f"the recipe in bundle.json of {bundle.name} holds {foreign!r}, which is not of this medssl; it is not run")
+    return kept
 
 
 def _without_nulls(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -67,15 +74,3 @@ def check_source(bundle: Path, store: Path, start: Path | None, precision: str) 
         logger.warning(
             "the bundle was made with %s threads, here are %d: weights will be equal to rounding only", threads, torch.get_num_threads()
         )
-
-
-def _class_paths(value: object) -> Iterator[str]:
-    """All class paths in a configuration, however deep."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield str(value["class_path"])
-        for part in value.values():
-            yield from _class_paths(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _class_paths(part)

@@ -210,14 +210,20 @@ def test_a_store_of_other_scans_is_refused_by_its_hash(tmp_path: Path, store: Pa
         launch_pretrain(["--from-bundle", str(tmp_path / "first" / "bundle"), "--feed.store", str(store), "--out", str(tmp_path / "b")])
 
 
-def test_a_bundle_that_names_foreign_code_runs_none_of_it(tmp_path: Path, store: Path) -> None:
+def test_a_bundle_that_names_foreign_code_runs_none_of_it(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launch_pretrain([*config(store), "--out", str(tmp_path / "first")])
     described = tmp_path / "first" / "bundle" / "bundle.json"
     fields = json.loads(described.read_text())
-    fields["training"]["config"]["objective"]["class_path"] = "subprocess.Popen"
-    described.write_text(json.dumps(fields))
-    with pytest.raises(BundleError, match=r"subprocess\.Popen"):
-        launch_pretrain(["--from-bundle", str(described.parent), "--feed.store", str(store), "--out", str(tmp_path / "b")])
+    (tmp_path / "stranger.py").write_text("class Zen: ...")
+    (tmp_path / "stranger.yaml").write_text("class_path: stranger.Zen")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for objective in ({"class_path": "stranger.Zen"}, "stranger.Zen", "stranger.yaml"):
+        fields["training"]["config"]["objective"] = objective
+        described.write_text(json.dumps(fields))
+        with pytest.raises(BundleError, match="stranger.* is not of this medssl"):
+            launch_pretrain(["--from-bundle", str(described.parent), "--feed.store", str(store), "--out", str(tmp_path / "b")])
+        assert "stranger" not in sys.modules
 
 
 @pytest.mark.slow
