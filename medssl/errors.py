@@ -71,7 +71,7 @@ class HelperError(MedSSLError):
 
 
 class DivergenceError(MedSSLError):
-    """Training was stopped because its loss is no number any more."""
+    """Training was stopped because its loss or its weights are no numbers any more."""
 
 
 class CollapseError(MedSSLError):

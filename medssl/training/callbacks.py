@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.data.unlabelled import Unlabelled
 from medssl.errors import DivergenceError
@@ -67,7 +67,7 @@ class Pictures(L.Callback):
 
 
 class Divergence(L.Callback):
-    """Ends a run whose loss is no number any more, before the next checkpoint is written.
+    """Ends a run whose loss or weights are no numbers any more, before the next checkpoint or the bundle is written.
 
     Args:
         every: Steps between two looks.
@@ -77,17 +77,26 @@ class Divergence(L.Callback):
         self.every = Every(every)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int) -> None:
-        """Look at the loss.
+        """Look at the loss, and at the weights: the gradient of a finite loss may not be finite.
 
         Raises:
-            DivergenceError: It is not finite; weights that such a loss has moved never recover.
+            DivergenceError: They are not finite, on this or another process; such weights never recover.
         """
-        del pl_module, batch
-        if self.every.due(trainer, batch_idx) and not cast(dict[str, Tensor], outputs)["loss"].isfinite():
-            raise DivergenceError(
-                f"the loss is not finite at step {trainer.global_step}: training has diverged; lower training.learning_rate, "
-                "or take training.precision 32-true; the checkpoint before is kept"
-            )
+        del batch
+        if not self.every.due(trainer, batch_idx) and not trainer.should_stop:
+            return
+        loss = cast(dict[str, Tensor], outputs)["loss"].isfinite()
+        for what, finite in (("loss is", loss), ("weights are", _all_finite(pl_module))):
+            if not trainer.strategy.reduce_boolean_decision(bool(finite), all=True):
+                raise DivergenceError(
+                    f"the {what} not finite at step {trainer.global_step}: training has diverged; lower training.learning_rate, "
+                    "or take training.precision 32-true; the checkpoint before is kept"
+                )
+
+
+def _all_finite(module: nn.Module) -> Tensor:
+    """Whether all trained weights that lie on this device are finite; the device is waited for once."""
+    return torch.stack([weight.detach().isfinite().all() for weight in module.parameters() if weight.requires_grad]).all()
 
 
 class ProgressLine(L.Callback):

@@ -135,7 +135,7 @@ def fit(
     Raises:
         ConfigError: A strategy that this machine cannot run.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
-        DivergenceError: A loss is no number any more; the previous checkpoint is intact.
+        DivergenceError: The loss or weights are no numbers any more; the previous checkpoint is intact.
         KeyboardInterrupt: Ctrl-C; the previous checkpoint is intact.
     """
     plan = estimate(module, loader, training, scans=scans, done=run.done)

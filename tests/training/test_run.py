@@ -55,6 +55,26 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_checkpoint_before(
     assert json.loads((tmp_path / "run" / "health.json").read_text())["reason"] == "features are not finite"
 
 
+def infinite_gradient(loss: Tensor) -> Tensor:
+    """The same finite loss, whose gradient is not finite."""
+    loss.register_hook(lambda gradient: gradient * float("inf"))
+    return loss
+
+
+@pytest.mark.parametrize("steps", [4, 6])
+def test_weights_that_are_no_numbers_are_neither_a_bundle_nor_a_checkpoint(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    arguments = [*config(store, steps=steps), "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        from_step(patch, 3, infinite_gradient)
+        with pytest.raises(DivergenceError, match="the weights are not finite at step 4"):
+            launch_pretrain(arguments)
+    assert not (tmp_path / "run" / "bundle").exists()
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert launch_pretrain([*arguments, "--resume", "true"]).training["steps"] == steps
+
+
 def test_ctrl_c_stays_one_and_keeps_the_checkpoint_before(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(_: Tensor) -> Tensor:
         raise KeyboardInterrupt
