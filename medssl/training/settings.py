@@ -94,7 +94,9 @@ class Training:
         """What `auto` means on this machine."""
         if self.precision != "auto":
             return self.precision
-        fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else torch.cpu._is_avx512_bf16_supported()
+        )
         return "bf16-mixed" if fast else "32-true"
 
     def optimizer(self, module: nn.Module, decayed: frozenset[str], paces: Sequence[Pace] = ()) -> tuple[AdamW, LambdaLR]:

@@ -37,3 +37,10 @@ def test_what_does_not_decay_stays_where_no_gradient_moves_it() -> None:
 def test_a_number_of_the_optimiser_out_of_range_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         Training(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("computed", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, computed: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or computed)
+    assert Training().resolved_precision == precision
