@@ -204,10 +204,13 @@ def _remembered() -> Iterator[list[int]]:
 
 
 def _resident() -> int:
-    """Bytes of this process now; on Linux the peak is forgotten, so that it counts from here."""
+    """Bytes of this process now; on Linux the peak is forgotten, so that it counts from here. The peak so far where it cannot be."""
     if not _STATUS.is_file():
         return _peak()
-    _CLEAR.write_text("5", encoding="ascii")
+    try:
+        _CLEAR.write_text("5", encoding="ascii")
+    except OSError:  # some containers and kernels have no such file, or none to write to
+        return _peak()
     return _status("VmRSS")
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from medssl.data.sampling import Batches
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
+from medssl.training.planning import cost
 from medssl.training.planning.cost import Plan, estimate
 from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.settings import Training
@@ -78,3 +80,9 @@ def test_memory_that_an_earlier_run_still_holds_is_not_called_none() -> None:
     facts = {"parameters": 1, "crops": 8, "tokens": 0, "memory_bytes": 0, "steps": 10, "checkpoint_bytes": 1, "epochs": 1, "unused": False}
     plan = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
     assert dict(plan.rows())["memory"] == "what the process holds already"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the kernel tells it on Linux alone")
+def test_memory_counts_from_the_peak_so_far_where_that_cannot_be_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "none" / "clear_refs")
+    assert planned(Training(steps=10), pretrainer(Training(steps=10))).memory_bytes >= 0
