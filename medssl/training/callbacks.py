@@ -11,7 +11,9 @@ import lightning as L
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
 from torch import Tensor, nn
 
 from medssl.data.unlabelled import Unlabelled
@@ -20,6 +22,7 @@ from medssl.training.pretraining.pretrainer import Pretrainer, batch_of
 
 logger = logging.getLogger(__name__)
 
+_BAR_WIDTH = 20  # characters
 _READ_SECONDS = 0.5  # between two readings of the loss, each of which waits for the device
 
 
@@ -99,6 +102,14 @@ def _all_finite(module: nn.Module) -> Tensor:
     return torch.stack([weight.detach().isfinite().all() for weight in module.parameters() if weight.requires_grad]).all()
 
 
+class _Left(TimeRemainingColumn):
+    """The time left, until there is none."""
+
+    def render(self, task: Task) -> Text:
+        """As `0:00:50 left`."""
+        return Text() if task.finished else super().render(task).append(" left")
+
+
 class ProgressLine(L.Callback):
     """A bar over all steps of the run with the time left, and now and then a log line for runs whose output goes to a file.
 
@@ -111,12 +122,11 @@ class ProgressLine(L.Callback):
         self.every = Every(every)
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=_BAR_WIDTH),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[terms]}"),
+            TextColumn("{task.fields[terms]}", table_column=Column(overflow="fold")),  # on several lines where one is too short
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            _Left(),
             refresh_per_second=2,
         )
         self.task = self.bar.add_task(title, terms="")

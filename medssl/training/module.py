@@ -12,6 +12,11 @@ from medssl.training.scale.sharding import clipped
 class TrainingModule(L.LightningModule):
     """Batches that go to a device but for their numbers, and gradients clipped over all devices."""
 
+    @property
+    def title(self) -> str:
+        """What is trained, for people."""
+        return type(self).__name__
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
         """The batch; numbers of samples stay on the CPU, where their randomness starts: reading them back would wait for the device."""
         return {**super().transfer_batch_to_device(batch, device, dataloader_idx), "number": batch["number"]}

@@ -29,6 +29,7 @@ from medssl.models.encoder import Encoder
 from medssl.training.callbacks import Divergence, ProgressLine
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.logs import logs_of
+from medssl.training.module import TrainingModule
 from medssl.training.planning.cost import Plan, estimate
 from medssl.training.scale.compiling import compile_parts
 from medssl.training.scale.ranks import helped, leads
@@ -116,9 +117,7 @@ def without_folders(value: object) -> object:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def fit(
-    module: L.LightningModule, training: Training, *, run: Run, loader: DataLoader[Any], scans: int, callbacks: list[L.Callback]
-) -> Ended:
+def fit(module: TrainingModule, training: Training, *, run: Run, loader: DataLoader[Any], scans: int, callbacks: list[L.Callback]) -> Ended:
     """Train to the last step, with progress bar, CSV and TensorBoard logs and a checkpoint every `checkpoint_steps`.
 
     Args:
@@ -150,7 +149,7 @@ def fit(
         logging.getLogger(name).setLevel(logging.ERROR)  # which accelerator was found, and product tips
     weights = Weights()
     with helped(run.command, training.devices), _quiet(), _space_named(run), _interrupts():
-        trainer = _trainer(training, run, title=type(module).__name__, unused=plan.unused, callbacks=[*callbacks, weights])
+        trainer = _trainer(training, run, title=module.title, unused=plan.unused, callbacks=[*callbacks, weights])
         trainer.fit(module, loader, ckpt_path=run.start[0], weights_only=True)
     return weights.whole if leads() else None
 

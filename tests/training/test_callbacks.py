@@ -1,9 +1,11 @@
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from rich.console import Console
 
 from medssl.data.unlabelled import Unlabelled
 from medssl.models.vit import ViT
@@ -70,3 +72,28 @@ def test_the_bar_reads_the_loss_now_and_then_as_every_reading_waits_for_the_devi
     for _ in range(4):
         bar.on_train_batch_end(trainer, pretrainer(), None, None, 0)
     assert len(readings) == 2
+
+
+def printed(bar: ProgressLine, *, done: int, terms: str) -> str:
+    """What a terminal of 80 columns shows after so many of 100 steps."""
+    bar.bar.update(bar.task, total=100, completed=done, terms=terms)
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(bar.bar.get_renderable())
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_the_bar_of_a_run_that_is_finished_says_no_time_left() -> None:
+    assert "left" in printed(ProgressLine("MAE", every=1), done=50, terms="")
+    assert "left" not in printed(ProgressLine("MAE", every=1), done=100, terms="")
+
+
+@pytest.mark.parametrize("done", [50, 100])
+def test_three_terms_are_shown_whole_on_a_terminal_of_80_columns(done: int) -> None:
+    terms = "dino 1.2345, target_entropy 2.3456, used_entropy 3.4567"
+    shown = printed(ProgressLine("DINO", every=1), done=done, terms=terms)
+    assert all(word in shown.split() for word in [*terms.split(), "DINO", f"{done}/100"])
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_bar_of_pretraining_names_the_method() -> None:
+    assert pretrainer().title == "MAE"

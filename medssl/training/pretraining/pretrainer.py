@@ -30,6 +30,11 @@ class Pretrainer(TrainingModule):
         self.objective, self.training_settings, self.seed = objective, training, seed
         self.decayed = matrices(objective)
 
+    @property
+    def title(self) -> str:
+        """The method."""
+        return type(self.objective).__name__
+
     def training_step(self, batch: Unlabelled, batch_idx: int) -> Tensor:
         """The loss of one batch of crops."""
         torch.manual_seed(mixed(self.seed, self.global_step, batch_idx, rank()))  # of what layers draw, such as dropped paths
