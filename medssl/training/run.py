@@ -132,17 +132,18 @@ def fit(module: TrainingModule, training: Training, *, run: Run, loader: DataLoa
         The whole state of the module on the leading process, None on the others, whose work ends here, or the plan where that is all.
 
     Raises:
-        ConfigError: A strategy that this machine cannot run.
+        ConfigError: A strategy that this machine cannot run, or other machines that it was not told how to find.
         NoSpaceError: The disk is full; the previous checkpoint is intact.
         DivergenceError: The loss or weights are no numbers any more; the previous checkpoint is intact.
         KeyboardInterrupt: Ctrl-C; the previous checkpoint is intact.
     """
+    if not run.plan_only:
+        training.check_machine()
     plan = estimate(module, loader, training, scans=scans, done=run.done)
     if run.plan_only:
         return plan
     if leads():
         logger.info("%s", plan)
-    training.check_machine()
     run.open()
     compile_parts(module, training)
     for name in ("lightning.pytorch", "lightning.fabric"):

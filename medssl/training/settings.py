@@ -10,6 +10,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from medssl.errors import ConfigError
+from medssl.training.scale.ranks import check_nodes
 from medssl.training.schedule import Pace, sawtooth
 
 _TOKENS = frozenset({"mask_token", "registers", "position_table", "cls_token", "position_embeddings"})  # ours, then MONAI's
@@ -81,11 +82,12 @@ class Training:
             raise ConfigError(f"batch_size must be a multiple of devices x num_nodes x accumulate = {parts}, got {batch_size}")
 
     def check_machine(self) -> None:
-        """Whether this machine can run the strategy.
+        """Whether this machine can run the strategy, and find the others.
 
         Raises:
-            ConfigError: FSDP without a GPU.
+            ConfigError: FSDP without a GPU, or several machines that were not told of each other.
         """
+        check_nodes(self.num_nodes)
         if self.strategy == "fsdp" and not torch.cuda.is_available():
             raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
 

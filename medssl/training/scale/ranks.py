@@ -19,7 +19,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed
 
-from medssl.errors import HelperError
+from medssl.errors import ConfigError, HelperError
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,25 @@ def own_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
+
+
+def check_nodes(num_nodes: int) -> None:
+    """Whether this machine knows which of several it is and where the first one listens; without that all of them wait for ever.
+
+    Args:
+        num_nodes: Machines that train together.
+
+    Raises:
+        ConfigError: It does not, and neither SLURM nor torchrun has started this process.
+    """
+    if num_nodes == 1 or SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+        return
+    missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"num_nodes is {num_nodes} and the environment lacks {', '.join(missing)}: set NODE_RANK (0, 1, ...) and the first machine's "
+            "MASTER_ADDR and MASTER_PORT on each, or start it through torchrun or SLURM"
+        )
 
 
 @contextmanager
