@@ -5,6 +5,7 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", 2021
 al., 2023, https://arxiv.org/abs/2304.07193.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -154,6 +155,24 @@ class DINO(Objective):
             spread = koleo(gathered(features), gathered(batch.patient))
             loss, terms["koleo"] = loss + self.koleo * spread, spread.detach()
         return Loss(loss, terms)
+
+    @torch.no_grad()
+    def check_local_crops(self, size: Sequence[int]) -> None:
+        """Whether the encoder takes the small crops of crops of a size; it is asked with an empty one.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        small, training = self.local_crops.size(torch.Size(size), self.encoder.stride), self.encoder.training
+        try:
+            self.encoder.eval().pooled(torch.zeros(1, self.encoder.in_channels, *small))
+        except ConfigError as error:
+            raise ConfigError(
+                f"local_crops.share {self.local_crops.share} of crops {list(size)} gives small crops {small}, which the encoder "
+                f"does not take ({error}); give a larger share or larger crops, or set local_crops.count to 0"
+            ) from error
+        finally:
+            self.encoder.train(training)
 
     def small_views(self, batch: Batch) -> Tensor:
         """(B, count, C, *s): random windows of the large crops in turn, varied."""

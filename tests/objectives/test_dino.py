@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from medssl.errors import ConfigError
+from medssl.models.residual_encoder import ResidualEncoder
 from medssl.models.vit import ViT
 from medssl.objectives.dino import DINO, LocalCrops, Sharpening, distillation, entropies, koleo, sinkhorn
 from medssl.views.batch import Batch
@@ -158,3 +159,12 @@ def test_temperatures_shares_and_counts_are_checked() -> None:
         Sharpening(warmup=2)
     with pytest.raises(ConfigError, match="share in"):
         LocalCrops(share=0)
+
+
+def test_small_crops_that_the_encoder_does_not_take_are_named() -> None:
+    encoder = ResidualEncoder(spatial_dims=2, stage_widths=[4] * 5, stage_blocks=[1] * 5)  # 16 voxels a cell
+    objective = DINO(encoder, prototypes=4, hidden=4, bottleneck=4)
+    with pytest.raises(ConfigError, match=r"local_crops\.share 0\.5 of crops \[32, 32\] gives small crops \[16, 16\]"):
+        objective.check_local_crops([32, 32])
+    objective.check_local_crops([64, 64])
+    assert encoder.training

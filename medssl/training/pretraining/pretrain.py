@@ -16,6 +16,7 @@ from medssl.errors import ConfigError, ManifestError
 from medssl.models.bundle import Bundle
 from medssl.models.encoder import Encoder
 from medssl.models.inference import Window
+from medssl.objectives.dino import DINO
 from medssl.objectives.mae import MAE
 from medssl.objectives.objective import Objective
 from medssl.training.callbacks import Pictures
@@ -136,10 +137,12 @@ def _check_crops(objective: Objective, feed: Feed) -> None:
     """Whether the crops are asked for what pretraining has.
 
     Raises:
-        ConfigError: Classes or bags, or sequences told apart in another way than crops are cut.
+        ConfigError: Classes or bags, small crops that the encoder does not take, or sequences told apart in another way than crops are cut.
     """
     if feed.crops.balanced or feed.crops.bag > 1:
         raise ConfigError("pretraining looks at no label and at single crops: leave feed.crops.balanced and feed.crops.bag out")
+    if isinstance(objective, DINO) and objective.local_crops.count:
+        objective.check_local_crops(feed.crops.size)
     if isinstance(objective, MAE) and objective.channel_drop and objective.context != feed.crops.context:
         raise ConfigError(
             f"objective.context is {objective.context} and feed.crops.context {feed.crops.context}: sequences can be hidden where both are "

@@ -109,3 +109,11 @@ def test_sentences_that_are_cut_are_counted(store: Path, caplog: pytest.LogCaptu
 def test_older_recipes_without_views_are_read_with_those_of_the_method() -> None:
     recipe = {"objective": {"init_args": {"views": None, "masking": None, "text": None}}, "bundle": None}
     assert _without_nulls(recipe) == {"objective": {"init_args": {"text": None}}, "bundle": None}
+
+
+def test_small_crops_that_the_encoder_does_not_take_are_refused_by_their_name_before_the_run(tmp_path: Path, store: Path) -> None:
+    widths = {"spatial_dims": 2, "stage_widths": [4, 4, 4], "stage_blocks": [1, 1, 1]}
+    encoder = {"class_path": "medssl.models.residual_encoder.ResidualEncoder", "init_args": widths}
+    with pytest.raises(ConfigError, match=r"local_crops.* gives small crops \[4, 4\]"):
+        start(store, tmp_path / "run", name="dino.DINO", encoder=encoder)
+    assert not (tmp_path / "run").exists()
