@@ -41,7 +41,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
 
     Args:
         cases: The scans.
-        crops: Size of the crops; where lesions are is not looked at.
+        crops: Size of the crops, whose centres lie in the box around the body; where lesions are is not looked at.
         seed: Sample n is a function of this seed and n alone.
         positives: `same`: one crop a sample; `overlap`: two crops of one scan that share at least `overlap` along each axis; `visit`:
             crops at about the same place of two scans of a patient, or overlapping ones where a patient has one scan.
@@ -95,7 +95,7 @@ class UnlabelledDataset(Dataset[Unlabelled]):
     def _draw(self, generator: np.random.Generator) -> list[tuple[Case, Sequence[int]]]:
         """One crop, or two that belong together."""
         case = self.cases[generator.integers(len(self.cases))]
-        first = case, any_centre(case, self.crops, generator)
+        first = case, any_centre(case, self.crops, generator, case.box)
         if self.positives == "same":
             return [first]
         others = [other for other in self.visits[patient_key(case.row.patient)] if other is not case] if self.positives == "visit" else []

@@ -9,7 +9,7 @@ import torch
 from medssl.data.dataset import Case, Crops
 from medssl.data.entry import Bits, Stored, encode
 from medssl.data.manifest import ManifestRow
-from medssl.data.unlabelled import UnlabelledDataset, _same_place
+from medssl.data.unlabelled import Positives, UnlabelledDataset, _same_place
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,13 @@ def test_a_visit_with_fewer_slices_has_the_last_slice_too() -> None:
 def test_sentences_are_as_long_as_the_longest_or_cut_at_the_limit(limit: int, read: str) -> None:
     text = UnlabelledDataset([case("a", "p")], Crops((8, 6)), seed=0, text_bytes=limit)[0]["text"]
     assert bytes(text.tolist()) == read.encode()
+
+
+@pytest.mark.parametrize("positives", ["same", "overlap", "visit"])
+def test_crops_are_centred_on_the_body(positives: Positives) -> None:
+    image = np.zeros((1, 64, 64, 24), np.float32)
+    image[:, 40:56, 8:24, 10:14] = 1
+    row = ManifestRow(scan_id="a", patient="p", image="a")
+    one = Case(row, InMemory(encode(image)), image.shape, -1, True, np.arange(3), (0.5,), (True,))
+    dataset = UnlabelledDataset([one], Crops((8, 8, 4)), seed=0, positives=positives)
+    assert (dataset.__getitems__(range(50))["image"][:, 0].flatten(1).amax(dim=1) == 1).all()
