@@ -41,6 +41,10 @@ class Every:
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         return ends_step and (trainer.global_step % self.steps == 0 or trainer.global_step == trainer.max_steps)
 
+    def left(self, steps: int, *, done: int) -> int:
+        """How often it is due in a run of `steps`, of which `done` are behind it."""
+        return math.ceil(steps / self.steps) - done // self.steps if done < steps else 0
+
 
 class Pictures(L.Callback):
     """Reconstructions of fixed crops with fixed masks every so many steps, in evaluation mode, as PNG.

@@ -30,7 +30,7 @@ from medssl.training.callbacks import Divergence, ProgressLine
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.logs import logs_of
 from medssl.training.module import TrainingModule
-from medssl.training.planning.cost import Plan, estimate
+from medssl.training.planning.cost import Plan, Watcher, estimate
 from medssl.training.scale.compiling import compile_parts
 from medssl.training.scale.ranks import helped, leads
 from medssl.training.scale.sharding import spread
@@ -139,7 +139,8 @@ def fit(module: TrainingModule, training: Training, *, run: Run, loader: DataLoa
     """
     if not run.plan_only:
         training.check_machine()
-    plan = estimate(module, loader, training, scans=scans, done=run.done)
+    watchers = [callback for callback in callbacks if isinstance(callback, Watcher)]
+    plan = estimate(module, loader, training, scans=scans, done=run.done, watchers=watchers)
     if run.plan_only:
         return plan
     if leads():

@@ -13,6 +13,8 @@ from medssl.errors import ConfigError
 from medssl.training.scale.ranks import check_nodes
 from medssl.training.schedule import Pace, sawtooth
 
+Precision = Literal["32-true", "bf16-mixed"]
+
 _TOKENS = frozenset({"mask_token", "registers", "position_table", "cls_token", "position_embeddings"})  # ours, then MONAI's
 _WRAPPED = "_fsdp_wrapped_module."  # what FSDP puts into names
 
@@ -35,7 +37,8 @@ class Training:
         num_nodes: Machines that train together.
         strategy: How several devices share the work: `ddp` copies the network to each, `fsdp` spreads it over them; `auto` is `ddp` where
             there are several.
-        accumulate: Parts that a batch is cut into where it does not fit into memory; contrastive methods see the negatives of a part, and
+        accumulate: Parts that a batch is cut into where it does not fit into memory. What a loss takes from the batch is then taken from
+            a part: negatives of contrastive methods, `sinkhorn`, `relative` and the spread of DINO, deviations and covariances of VICReg;
             means over voxels that count become means of the parts' means.
         compile: Compile transformer blocks; minutes at the start, worth it for long runs.
 
@@ -92,7 +95,7 @@ class Training:
             raise ConfigError("strategy fsdp needs GPUs, and there is none here; take ddp")
 
     @property
-    def resolved_precision(self) -> Literal["32-true", "bf16-mixed"]:
+    def resolved_precision(self) -> Precision:
         """What `auto` means on this machine."""
         if self.precision != "auto":
             return self.precision

@@ -11,7 +11,7 @@ from medssl.data.unlabelled import Unlabelled
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
 from medssl.training import callbacks
-from medssl.training.callbacks import Pictures, ProgressLine
+from medssl.training.callbacks import Every, Pictures, ProgressLine
 from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
@@ -97,3 +97,8 @@ def test_three_terms_are_shown_whole_on_a_terminal_of_80_columns(done: int) -> N
 
 def test_the_bar_of_pretraining_names_the_method() -> None:
     assert pretrainer().title == "MAE"
+
+
+@pytest.mark.parametrize(("steps", "done", "left"), [(10, 0, 3), (10, 4, 2), (10, 9, 1), (10, 10, 0), (8, 4, 1), (3, 0, 1)])
+def test_what_is_due_every_so_many_steps_is_due_behind_the_last_one_too(steps: int, done: int, left: int) -> None:
+    assert Every(4).left(steps, done=done) == left

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning as L
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from medssl.data.sampling import Batches
+from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.planning.footprint import STATE
 from medssl.training.scale.compiling import compile_parts
@@ -36,10 +37,11 @@ class Plan:
 
     Args:
         parameters: Numbers that are trained.
-        crops: A step, over all devices.
+        crops: A step, over all devices; a pair is two crops, and a bag as many as it has slices.
         tokens: A step, over all devices; 0 where the encoder has none.
         step_seconds: One optimiser step on this machine, without cutting crops; not a number where the network is spread over devices.
-        feed_seconds: Cutting the crops of one step in one process.
+        feed_seconds: Cutting the crops of one step in one process, of scans that were opened before.
+        watch_seconds: All looks at fixed crops or validation scans that are to come.
         workers: Processes that cut crops beside training; 0 when training waits for crops.
         memory_bytes: What trial steps took beyond the process as it was: memory of the GPU where there is one, else of the process. Where
             the network is spread over devices, a device's share of weights, gradients and optimiser, counted.
@@ -54,6 +56,7 @@ class Plan:
     tokens: int
     step_seconds: float
     feed_seconds: float
+    watch_seconds: float
     workers: int
     memory_bytes: int
     steps: int
@@ -63,9 +66,9 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """The steps still to go, with the wait for crops."""
+        """The steps still to go, with the wait for crops and what watches them."""
         wait = max(0.0, self.feed_seconds / self.workers - self.step_seconds) if self.workers else self.feed_seconds
-        return self.steps * (self.step_seconds + wait)
+        return self.steps * (self.step_seconds + wait) + self.watch_seconds
 
     @property
     def feed_ratio(self) -> float:
@@ -86,6 +89,7 @@ class Plan:
             ("memory", self._memory + ("" if measured else " before activations")),
             ("disk", f"{self.checkpoint_bytes / 1e6:,.0f} MB of checkpoints"),
             ("crops for each scan", f"{self.epochs:,.1f}"),
+            ("watching", _duration(self.watch_seconds) if self.watch_seconds else "-"),
             ("time", f"{_duration(self.seconds)} for {self.steps:,} steps" if measured else f"{self.steps:,} steps"),
         ]
 
@@ -99,7 +103,23 @@ class Plan:
         return "plan: " + "; ".join(f"{name} {value}" for name, value in self.rows())
 
 
-def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Training, *, scans: int, done: int = 0) -> Plan:
+@runtime_checkable
+class Watcher(Protocol):
+    """What looks at a network every so many steps while it is trained."""
+
+    def watch_seconds(self, module: L.LightningModule, *, steps: int, done: int) -> float:
+        """What all looks of a run will take, from a part of one.
+
+        Args:
+            module: A copy of what is trained, where it is trained.
+            steps: Of the run.
+            done: Steps that are behind it.
+        """
+
+
+def estimate(
+    module: L.LightningModule, loader: DataLoader[Any], training: Training, *, scans: int, done: int = 0, watchers: Sequence[Watcher] = ()
+) -> Plan:
     """Time a few steps of one device on a copy of the module.
 
     Args:
@@ -108,20 +128,26 @@ def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Train
         training: Steps, optimiser and hardware.
         scans: Of the data set.
         done: Steps that are behind a run that goes on.
+        watchers: What looks at the network meanwhile.
     """
     devices, trained = training.devices * training.num_nodes, sum(p.numel() for p in module.parameters() if p.requires_grad)
     sharded, whole = training.strategy == "fsdp", sum(parameter.numel() for parameter in module.parameters())
     with torch.random.fork_rng(), _remembered() as memory:
         batches, feed_seconds = _cut(loader)
-        seconds, unused = (math.nan, False) if sharded else _steps(module, [_share(batch, devices) for batch in batches], training)
+        seconds, watched, unused = math.nan, 0.0, False
+        if not sharded:
+            trial = copy.deepcopy(module).to(own_device())
+            seconds, unused = _steps(trial, [_share(batch, devices) for batch in batches], training)
+            watched = sum(watcher.watch_seconds(trial, steps=training.steps, done=done) for watcher in watchers)
     image = batches[0]["image"]
-    crops = len(image) * training.accumulate
+    crops = _crops(module, image) * training.accumulate
     return Plan(
         parameters=trained,
         crops=crops,
         tokens=crops * _tokens(module, image),
         step_seconds=seconds * training.accumulate,
         feed_seconds=feed_seconds * training.accumulate / devices,
+        watch_seconds=watched,
         workers=loader.num_workers,
         memory_bytes=(4 * whole + (STATE - 4) * trained) // devices if sharded else memory[0],
         steps=training.steps - done,
@@ -132,11 +158,13 @@ def estimate(module: L.LightningModule, loader: DataLoader[Any], training: Train
 
 
 def _cut(loader: DataLoader[Any]) -> tuple[list[dict[str, Tensor]], float]:
-    """The first batches of the run, cut in this process, and the seconds that one takes."""
+    """The first batches of the run, cut in this process, and the seconds that one takes where its scans are open."""
     dataset, size, batches, times = cast(_Batched, loader.dataset), cast(Batches, loader.batch_sampler).size, [], []
     for number in range(_TRIALS):
+        numbers = range(number * size, (number + 1) * size)
+        dataset.__getitems__(numbers)  # each scan is checked, and its body found, once in a run
         start = time.perf_counter()
-        batches.append(dataset.__getitems__(range(number * size, (number + 1) * size)))
+        batches.append(dataset.__getitems__(numbers))
         times.append(time.perf_counter() - start)
     return batches, min(times)
 
@@ -152,10 +180,9 @@ def _share(batch: dict[str, Tensor], devices: int) -> dict[str, Tensor]:
     return {name: value[: len(value) // devices] for name, value in batch.items()}
 
 
-def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training: Training) -> tuple[float, bool]:
+def _steps(trial: L.LightningModule, batches: list[dict[str, Tensor]], training: Training) -> tuple[float, bool]:
     """Seconds of one forward, backward and optimiser step, and whether some parameter had no gradient."""
-    device = own_device()
-    trial = copy.deepcopy(module).to(device)
+    device = trial.device
     trial.log_dict = trial.log = _unlogged  # type: ignore[method-assign]
     compile_parts(trial, training)
     optimizer = cast(dict[str, Any], trial.configure_optimizers())["optimizer"]
@@ -178,6 +205,12 @@ def _steps(module: L.LightningModule, batches: list[dict[str, Tensor]], training
 def _unlogged(*args: object, **kwargs: object) -> None:
     """What a trial step logs is dropped."""
     del args, kwargs
+
+
+def _crops(module: nn.Module, image: Tensor) -> int:
+    """Crops in a batch (B, C, *S), with those of pairs or bags (B, N, C, *S)."""
+    spatial_dims = next(part.spatial_dims for part in module.modules() if isinstance(part, (Encoder, Network)))
+    return math.prod(image.shape[: -spatial_dims - 1])
 
 
 def _tokens(module: nn.Module, image: Tensor) -> int:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from medssl.models.encoder import Encoder
 from medssl.training.callbacks import Every
 from medssl.training.curves import draw_curves
 from medssl.training.pretraining.pretrainer import Pretrainer
+from medssl.training.settings import Precision
 from medssl.views.augment import Augment, augment
 from medssl.views.streams import Streams
 
@@ -160,12 +162,24 @@ class Health(L.Callback):
         if trainer.is_global_zero:
             draw_curves(self.rows, self.folder / "health.png")
 
+    def watch_seconds(self, module: L.LightningModule, *, steps: int, done: int) -> float:
+        """What all looks will take, from a few crops of one; there is one more at the start."""
+        if not isinstance(module, Pretrainer):
+            return 0.0
+        few, times = self.images[:_AT_ONCE], []
+        for _ in range(2):  # the first warms caches up
+            start = time.perf_counter()
+            embed(module.objective.encoder, few, precision=module.training_settings.resolved_precision)
+            times.append(time.perf_counter() - start)
+        crops = 3 * len(self.images) + (len(self.asked.images) if self.asked else 0)
+        return (self.every.left(steps, done=done) + (done == 0)) * min(times) * crops / len(few)
+
     def _look(self, module: L.LightningModule) -> dict[str, float]:
         """What is known of the features; nothing where they are no numbers."""
         if not isinstance(module, Pretrainer):
             return {}
-        encoder = module.objective.encoder
-        features = embed(encoder, self.images)
+        embedded = partial(embed, module.objective.encoder, precision=module.training_settings.resolved_precision)
+        features = embedded(self.images)
         if not np.isfinite(features).all():
             return {}
         deviations = spread(features)
@@ -173,11 +187,11 @@ class Health(L.Callback):
             "effective_rank": effective_rank(features),
             "std_min": float(deviations.min()),
             "std_mean": float(deviations.mean()),
-            "alignment": alignment(*(embed(encoder, view) for view in self.views)),
+            "alignment": alignment(*map(embedded, self.views)),
             "uniformity": uniformity(features),
         }
         if self.asked is not None:
-            known = embed(encoder, self.asked.images)
+            known = embedded(self.asked.images)
             for name, measure in (("knn", neighbours), ("probe", linear_probe)):
                 told = measure(known, self.asked.labels, self.asked.patients)
                 found |= {f"{name}_accuracy": told.accuracy, f"{name}_auroc": told.auroc}
@@ -212,11 +226,12 @@ def collapsed(start: Mapping[str, float], now: Mapping[str, float], watch: Watch
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, images: Tensor) -> NDArray[np.float64]:
+def embed(encoder: Encoder, images: Tensor, *, precision: Precision = "32-true") -> NDArray[np.float64]:
     """(N, D) pooled features of images (N, C, *S), in eval mode; the encoder is left as it was."""
     device, training = next(encoder.parameters()).device, encoder.training
     encoder.eval()
-    parts = [encoder.pooled(part.to(device)).float().cpu() for part in torch.split(images, _AT_ONCE)]
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        parts = [encoder.pooled(part.to(device)).float().cpu() for part in torch.split(images, _AT_ONCE)]
     encoder.train(training)
     return torch.cat(parts).double().numpy()
 

@@ -113,14 +113,14 @@ def _watchers(
     """Pictures and health of fixed crops on the leading process; none where the weights are spread over devices."""
     if training.strategy == "fsdp" or not leads():
         return []
-    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives)
-    pictures = Pictures(fixed.__getitems__(range(_PICTURES)), run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
+    fixed = UnlabelledDataset(cases, feed.crops, seed=seed + 1, positives=objective.positives).__getitems__(range(_PICTURES))
+    pictures = Pictures(fixed, run.folder / "pictures", seed=seed, every=training.checkpoint_steps)
     rows = store.manifest.split(watch.split) if watch.labelled else []
     asked = Asked.of(load_cases(store, rows), feed.crops, count=watch.labelled, seed=seed + 3) if rows else None
     if rows and asked is None:
         logger.warning("split %s has no crops with and without lesion of two patients: no neighbours and no probe", watch.split)
     images = UnlabelledDataset(cases, feed.crops, seed=seed + 2).__getitems__(range(watch.crops))["image"][:, 0]
-    every, size = training.checkpoint_steps, feed.batch_size
+    every, size = training.checkpoint_steps, feed.batch_size * fixed["image"].shape[1]
     return [pictures, Health(images, asked, run.folder, every=every, crops_a_step=size, watch=watch, seed=seed)]
 
 

@@ -1,6 +1,8 @@
 """Which weights of a run are kept: those of the last step, their average over steps, or the best ones on validation scans."""
 
 import logging
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -213,6 +215,14 @@ class Selector(L.Callback):
             log.log_metrics({f"val/{self.metric}": look.value}, step=look.step)
         logger.info("step %d: validation %s %.4f%s", look.step, self.metric, look.value, " (best)" if self.best is look else "")
         trainer.should_stop = trainer.should_stop or self.has_waited
+
+    def watch_seconds(self, module: L.LightningModule, *, steps: int, done: int) -> float:
+        """What all looks will take at most, from the smallest scan: patience may end a run before."""
+        small, *_ = sorted(self.cases, key=lambda case: math.prod(case.shape))
+        start = time.perf_counter()
+        score_cases(cast(Network, module.network), [small], self.window)
+        voxels = sum(math.prod(case.shape) for case in self.cases)
+        return self.every.left(steps, done=done) * (time.perf_counter() - start) * voxels / math.prod(small.shape)
 
     def _value(self, module: L.LightningModule, weights: dict[str, Tensor]) -> float:
         """The metric of a copy of the network, so that the one in training is left as it is."""

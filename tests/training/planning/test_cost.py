@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -9,32 +10,42 @@ from torch.utils.data import DataLoader, Dataset
 from medssl.data.sampling import Batches
 from medssl.models.vit import ViT
 from medssl.objectives.mae import MAE
+from medssl.objectives.simclr import SimCLR
 from medssl.training.planning import cost
-from medssl.training.planning.cost import Plan, estimate
+from medssl.training.planning.cost import Plan, Watcher, estimate
 from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.settings import Training
 
 
 class Fixed(Dataset[dict[str, Tensor]]):
-    """The same crops for every number."""
+    """The same crops for every number, alone or in pairs."""
+
+    def __init__(self, views: int = 1) -> None:
+        self.views = views
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         count = len(indices)
         return {
-            "image": torch.ones(count, 1, 1, 8, 8),
+            "image": torch.ones(count, self.views, 1, 8, 8),
             "number": torch.tensor(indices),
             "patient": torch.zeros(count),
-            "corner": torch.zeros(count, 1, 2),
-            "level": torch.zeros(count, 1, 1),
-            "present": torch.ones(count, 1, 1, dtype=torch.bool),
+            "corner": torch.zeros(count, self.views, 2),
+            "level": torch.zeros(count, self.views, 1),
+            "present": torch.ones(count, self.views, 1, dtype=torch.bool),
             "text": torch.zeros(count, 1),
         }
 
 
-def planned(training: Training, module: Pretrainer) -> Plan:
+class OneSecondALook:
+    def watch_seconds(self, module: L.LightningModule, *, steps: int, done: int) -> float:
+        assert isinstance(module, Pretrainer)
+        return float(steps - done)
+
+
+def planned(training: Training, module: Pretrainer, *watchers: Watcher, views: int = 1) -> Plan:
     parts = training.accumulate
-    loader = DataLoader(Fixed(), batch_sampler=Batches(training.steps * parts, 8 // parts))
-    return estimate(module, loader, training, scans=4, done=2)
+    loader = DataLoader(Fixed(views), batch_sampler=Batches(training.steps * parts, 8 // parts))
+    return estimate(module, loader, training, scans=4, done=2, watchers=watchers)
 
 
 def pretrainer(training: Training) -> Pretrainer:
@@ -57,12 +68,37 @@ def test_crops_tokens_and_epochs_count_all_devices_and_parts(settings: dict[str,
     assert (plan.crops, plan.tokens, plan.steps, plan.epochs) == (8, 32, 8, 20)
 
 
-def test_time_is_that_of_steps_and_of_waiting_for_crops() -> None:
-    facts = {"parameters": 1, "crops": 8, "tokens": 0, "memory_bytes": 1, "steps": 10, "checkpoint_bytes": 1, "epochs": 1, "unused": False}
+def test_a_pair_counts_as_two_crops() -> None:
+    training = Training(steps=10)
+    objective = SimCLR(ViT((4, 4), width=8, depth=1, heads=1), positives="overlap")
+    plan = planned(training, Pretrainer(objective, training, seed=0), views=2)
+    assert (plan.crops, plan.tokens, plan.epochs) == (16, 64, 40)
+
+
+def test_looks_are_part_of_the_time() -> None:
+    training = Training(steps=10)
+    plan = planned(training, pretrainer(training), OneSecondALook(), OneSecondALook())
+    assert plan.watch_seconds == 16
+    assert plan.seconds > 16
+    assert dict(plan.rows())["watching"] == "0 min 16 s"
+
+
+def test_time_is_that_of_steps_of_looks_and_of_waiting_for_crops() -> None:
+    facts = {
+        "parameters": 1,
+        "crops": 8,
+        "tokens": 0,
+        "watch_seconds": 5,
+        "memory_bytes": 1,
+        "steps": 10,
+        "checkpoint_bytes": 1,
+        "epochs": 1,
+        "unused": False,
+    }
     slow = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
     beside = Plan(step_seconds=1.0, feed_seconds=3.0, workers=2, **facts)  # type: ignore[arg-type]
     enough = Plan(step_seconds=1.0, feed_seconds=3.0, workers=4, **facts)  # type: ignore[arg-type]
-    assert [plan.seconds for plan in (slow, beside, enough)] == [40, 15, 10]
+    assert [plan.seconds for plan in (slow, beside, enough)] == [45, 20, 15]
     assert "is the limit" in str(slow)
     assert "keeps up" in str(enough)
 
@@ -77,7 +113,17 @@ def test_what_is_spread_over_devices_is_counted_and_not_tried(monkeypatch: pytes
 
 
 def test_memory_that_an_earlier_run_still_holds_is_not_called_none() -> None:
-    facts = {"parameters": 1, "crops": 8, "tokens": 0, "memory_bytes": 0, "steps": 10, "checkpoint_bytes": 1, "epochs": 1, "unused": False}
+    facts = {
+        "parameters": 1,
+        "crops": 8,
+        "tokens": 0,
+        "watch_seconds": 0,
+        "memory_bytes": 0,
+        "steps": 10,
+        "checkpoint_bytes": 1,
+        "epochs": 1,
+        "unused": False,
+    }
     plan = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
     assert dict(plan.rows())["memory"] == "what the process holds already"
 

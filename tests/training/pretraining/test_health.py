@@ -1,3 +1,4 @@
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from medssl.data.store import Store
 from medssl.errors import CollapseError
 from medssl.models.vit import ViT
 from medssl.objectives.simclr import SimCLR
+from medssl.training.pretraining import health as measured
 from medssl.training.pretraining.health import Asked, Health, Watch, collapsed, embed
 from medssl.training.pretraining.pretrainer import Pretrainer
-from medssl.training.settings import Training
+from medssl.training.settings import Precision, Training
 
 START = {"std_mean": 0.2, "effective_rank": 4.0}
 
@@ -114,3 +116,19 @@ def test_labelled_crops_are_of_scans_in_random_order(store: Path) -> None:
     found = Asked.of(sorted_by_class, Crops((8, 8)), count=20, seed=0)
     assert found is not None
     assert set(found.labels.tolist()) == {0, 1}
+
+
+def test_all_looks_are_timed_on_a_few_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = Health(images(16), asked(), tmp_path, every=4, crops_a_step=4, watch=Watch(), seed=0)
+    module = Pretrainer(SimCLR(encoder()), Training(), seed=0)
+    monkeypatch.setattr(measured.time, "perf_counter", itertools.count().__next__)  # 8 crops take a second, a look sees 16 x 3 + 8
+    assert health.watch_seconds(module, steps=10, done=0) == 4 * 7
+    assert health.watch_seconds(module, steps=10, done=4) == 2 * 7
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_features_are_computed_in_the_precision_of_the_run(precision: Precision, kind: torch.dtype) -> None:
+    model, kinds = encoder(), set()
+    model.embed.register_forward_hook(lambda _, __, output: kinds.add(output.dtype))
+    embed(model, images(), precision=precision)
+    assert kinds == {kind}

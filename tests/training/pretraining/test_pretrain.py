@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from medssl.data.dataset import Crops, load_cases
+from medssl.data.feed import Feed
 from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.vit import ViT
@@ -15,8 +17,11 @@ from medssl.objectives.image_text import ImageText
 from medssl.objectives.mae import MILD
 from medssl.objectives.pairs import STRONG
 from medssl.training.launch import launch_pretrain, parser_of
-from medssl.training.pretraining.pretrain import _check_company, _check_reports, pretrain
+from medssl.training.pretraining.health import Health, Watch
+from medssl.training.pretraining.pretrain import _check_company, _check_reports, _watchers, pretrain
 from medssl.training.rebuild import _without_nulls
+from medssl.training.run import Run
+from medssl.training.settings import Training
 from medssl.views.augment import Augment
 
 VIT = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 8, "depth": 1, "heads": 1}}
@@ -117,3 +122,12 @@ def test_small_crops_that_the_encoder_does_not_take_are_refused_by_their_name_be
     with pytest.raises(ConfigError, match=r"local_crops.* gives small crops \[4, 4\]"):
         start(store, tmp_path / "run", name="dino.DINO", encoder=encoder)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("positives", "crops"), [("same", 4), ("overlap", 8)])
+def test_crops_a_second_count_both_of_a_pair(store: Path, tmp_path: Path, positives: str, crops: int) -> None:
+    feed, cases = Feed(store, Crops((8, 8)), batch_size=4), load_cases(Store(store), Store(store).manifest.rows)
+    simclr, watch = parsed("simclr.SimCLR", positives=positives).objective, Watch(crops=4, labelled=0)
+    _, health = _watchers(simclr, cases, feed, Training(), store=Store(store), run=Run(tmp_path, ""), seed=0, watch=watch)
+    assert isinstance(health, Health)
+    assert health.crops_a_step == crops

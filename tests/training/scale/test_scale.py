@@ -26,7 +26,20 @@ from medssl.training.scale.cluster import Submitted
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}
 ROOT = Path(__file__).resolve().parents[3]
 TOLERANCE = 1e-4
-EXAMPLE = Plan(1, 4, 64, step_seconds=1, feed_seconds=1, workers=0, memory_bytes=1, steps=4, checkpoint_bytes=1, epochs=1, unused=False)
+EXAMPLE = Plan(
+    1,
+    4,
+    64,
+    step_seconds=1,
+    feed_seconds=1,
+    watch_seconds=0,
+    workers=0,
+    memory_bytes=1,
+    steps=4,
+    checkpoint_bytes=1,
+    epochs=1,
+    unused=False,
+)
 
 
 def config(store: Path, method: str = "mae.MAE", *, name: str = "pretrain.yaml", **training: object) -> list[str]:

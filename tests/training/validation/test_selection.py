@@ -1,11 +1,13 @@
 """Which weights a run keeps."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,8 +17,10 @@ from medssl.data.store import Store
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
+from medssl.models.inference import Window
 from medssl.training.finetuning.lesions import LesionModule
 from medssl.training.launch import launch_finetune
+from medssl.training.validation import selection
 from medssl.training.validation.points import Metric, measure, score_cases
 from medssl.training.validation.selection import Look, Selection, Selector
 
@@ -194,3 +198,13 @@ def test_lesions_that_are_not_positive_make_no_positive_scan(store: Path) -> Non
 def test_a_selection_that_makes_no_sense_is_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Selection(**wrong)  # type: ignore[arg-type]
+
+
+def test_all_looks_at_validation_scans_are_timed_on_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = [cast(Case, SimpleNamespace(shape=(1, 4, 4, depth))) for depth in (6, 2)]
+    selector = Selector(Selection(metric="dice", every_steps=4), scans, Window((4, 4)), None)
+    asked = []
+    monkeypatch.setattr(selection, "score_cases", lambda _, chosen, __: asked.extend(chosen))
+    monkeypatch.setattr(selection.time, "perf_counter", itertools.count().__next__)
+    assert selector.watch_seconds(cast(L.LightningModule, SimpleNamespace(network=None)), steps=10, done=4) == 2 * 4
+    assert asked == scans[1:]
