@@ -59,7 +59,7 @@ def find_layout(folder: Path, *, layout: str | None = None, labels: Path | None 
     if labels is None:
         return rows
     patients = {cells.get("patient", "") for cells in read_table(labels)}
-    return _complete(rows, Manifest.read(labels, root=folder).rows, patients)
+    return name_rows(_complete(rows, Manifest.read(labels, root=folder).rows, patients))
 
 
 def split_volumes(folder: Path, rows: Sequence[ManifestRow], options: ReadOptions) -> list[ManifestRow]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medssl.data.fingerprint import THRESHOLD, Bits, alike
-from medssl.data.manifest import ManifestRow, patient_key
+from medssl.data.manifest import ManifestRow
 from medssl.data.seals import read_sealed, seal
 from medssl.errors import ManifestError, MedSSLError, UsageError
 from medssl.files import write_whole
+from medssl.patients import patient_key
 
 EQUAL = "equal"
 _NAMED = 5  # pairs in a message

@@ -12,7 +12,6 @@ import logging
 import os
 import posixpath
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -20,6 +19,7 @@ from typing import Self
 
 from medssl.errors import ManifestError
 from medssl.files import write_text
+from medssl.patients import first_spellings, patient_key
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +166,6 @@ class Manifest:
         return tuple(sorted({row.label for row in self.rows} - {""}))
 
 
-def patient_key(patient: str) -> str:
-    """A patient's name for comparison: case and blanks do not count."""
-    return "".join(unicodedata.normalize("NFKC", patient).split()).casefold()
-
-
 def row_warnings(row: ManifestRow) -> tuple[str, ...]:
     """Reason codes of what is odd in a row but does not refuse it: `formula_text`, `missing_sequence`."""
     cells = (row.patient, row.site, row.label, row.age, row.sex, row.vendor, row.field)
@@ -186,7 +181,10 @@ def scan_id_of(image: str) -> str:
 
 
 def name_rows(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
-    """Give a scan_id to rows without one, from their path, and a patient (the file's name where that is unique) likewise."""
+    """Give a scan_id to rows without one, from their path, and a patient (the file's name where that is unique) likewise.
+
+    All rows of a patient get the first spelling of the name, so that patients can be told apart by their names as they stand.
+    """
     listed = list(rows)
     stems = [PurePosixPath(_without_suffix(row.sources[0])).name for row in listed]
     unique = len(set(stems)) == len(stems)
@@ -196,7 +194,8 @@ def name_rows(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
         scan_id = row.scan_id or _free_name(scan_id_of(row.image), taken)
         taken.add(scan_id)
         named.append(replace(row, scan_id=scan_id, patient=row.patient or (stem if unique and stem else scan_id)))
-    return named
+    spelled = first_spellings(row.patient for row in named)
+    return [replace(row, patient=patient) for row, patient in zip(named, spelled, strict=True)]
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

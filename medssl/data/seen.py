@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from medssl.data.fingerprint import Bits, alike
-from medssl.data.manifest import ManifestRow, patient_key
+from medssl.data.manifest import ManifestRow
 from medssl.errors import ManifestError
+from medssl.patients import patient_key
 
 Seen = Mapping[str, Any]
 

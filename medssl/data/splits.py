@@ -7,8 +7,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from medssl.data.manifest import ManifestRow, patient_key
+from medssl.data.manifest import ManifestRow
 from medssl.errors import ConfigError
+from medssl.patients import patient_key
 
 FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.6, "val": 0.2, "test": 0.2})
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from medssl.data.case import Case
 from medssl.data.crops import Crops, any_centre, corner_of, read_crop
-from medssl.data.manifest import patient_key
 from medssl.data.sampling import Draws
+from medssl.patients import patient_key
 
 Positives = Literal["same", "overlap", "visit"]
 

@@ -5,7 +5,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medssl.cells import plain
 from medssl.errors import ManifestError, ScanError, UsageError
+from medssl.patients import first_spellings
 from medssl.report.study import read_study
 from medssl.scoring.finding import Finding
 
@@ -132,7 +133,7 @@ def read_results(folder: Path, *, reference: Path | None = None) -> Results:
 
 
 def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:
-    """The truth by scan_id.
+    """The truth by scan_id, with patients as they are spelled first.
 
     Args:
         path: Table with columns scan_id, label and, where known, lesion, patient, site, age, sex, vendor, field, slice_mm.
@@ -149,7 +150,8 @@ def read_reference(path: Path, *, roots: Iterable[Path]) -> dict[str, Truth]:
         scan_id = row["scan_id"].strip()
         if truths.setdefault(scan_id, truth) != truth:
             raise ManifestError("conflicting_rows", f"{path.name} line {number} contradicts an earlier row of the same scan; keep one")
-    return truths
+    spelled = first_spellings(truth.patient for truth in truths.values())
+    return {scan_id: replace(truth, patient=patient) for (scan_id, truth), patient in zip(truths.items(), spelled, strict=True)}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -254,6 +254,12 @@ def test_what_a_table_says_is_a_mask_is_no_scan_of_the_layout(tmp_path: Path) ->
     assert [(row.image, row.lesion) for row in rows] == [("p1/a.nii.gz", "p1/drawn.nii.gz"), ("p2/a.nii.gz", "")]
 
 
+def test_a_patient_that_a_table_and_a_folder_spell_in_two_ways_has_the_first_spelling(tmp_path: Path) -> None:
+    make(tmp_path, "P 1/a.nii.gz", "p2/a.nii.gz", "p3/a.nii.gz")
+    (tmp_path / "labels.csv").write_text("path,patient\np2/a.nii.gz,p1\n")
+    assert [row.patient for row in find_layout(tmp_path, layout="plain", labels=tmp_path / "labels.csv")] == ["P 1", "P 1", "p3"]
+
+
 def test_files_that_a_table_does_not_name_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "p1/a.nii.gz", "p1/mask.nii.gz", "p2/a.nii.gz", "p3/1.dcm", "p4/a.nii.gz")
     (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\ngone.nii,\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medssl.data.manifest import Manifest, ManifestRow, patient_key, row_warnings, scan_id_of
+from medssl.data.manifest import Manifest, ManifestRow, row_warnings, scan_id_of
 from medssl.errors import ManifestError
 
 ROW = ManifestRow("a", "P1", "a.nii.gz", split="train", label="normal", nominal=True)
@@ -141,8 +141,9 @@ def test_without_a_patient_column_the_image_is_the_patient(tmp_path: Path) -> No
     assert [row.patient for row in Manifest.read(tmp_path / "t.csv").rows] == ["a", "b"]
 
 
-def test_case_and_blanks_do_not_make_another_patient() -> None:
-    assert patient_key(" p 1\t") == patient_key("P1")
+def test_all_scans_of_a_patient_have_the_first_spelling_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,patient\na.png,Pat 3\nb.png,pat3\nc.png,PAT 4\n")
+    assert [row.patient for row in Manifest.read(tmp_path / "t.csv").rows] == ["Pat 3", "Pat 3", "PAT 4"]
 
 
 def test_a_sequence_that_a_scan_lacks_is_left_empty_and_warned_of(tmp_path: Path) -> None:

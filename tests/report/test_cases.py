@@ -18,6 +18,11 @@ def test_findings_and_truth_are_joined_by_scan_id(cohort):
     assert [case.scan_id for case in results.cases if case.rejected] == ["bad_0"]
 
 
+def test_spellings_of_a_patient_are_one_patient(tmp_path):
+    truths = read_reference(table(tmp_path, "scan_id,patient,label\na,Pat 3,1\nb,pat3,0\nc,,0\nd,,1\n"), roots=[tmp_path])
+    assert [truth.patient for truth in truths.values()] == ["Pat 3", "Pat 3", "", ""]
+
+
 def test_a_folder_without_findings_is_refused_and_says_what_to_give(tmp_path):
     with pytest.raises(UsageError, match="medssl score"):
         read_results(tmp_path)

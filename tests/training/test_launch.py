@@ -7,7 +7,7 @@ import yaml
 from safetensors.torch import load_file
 
 from medssl.data.dataset import Case
-from medssl.data.manifest import ManifestRow
+from medssl.data.manifest import Manifest, ManifestRow
 from medssl.data.seen import counts
 from medssl.errors import ConfigError, ConflictError, ManifestError, UsageError
 from medssl.models.bundle import Bundle
@@ -114,6 +114,14 @@ def test_a_larger_draw_of_patients_holds_the_smaller_one() -> None:
     small, large = ({case.row.patient for case in Labels(patients=count).drawn(cases, seed=5)} for count in (3, 6))
     assert len(small) == 3
     assert small < large
+
+
+def test_a_draw_of_patients_counts_spellings_of_one_once(tmp_path: Path) -> None:
+    spelled = ("P1", "p1", "P 1", "P2", "p2", "P3")
+    (tmp_path / "t.csv").write_text("image,patient\n" + "".join(f"{number}.png,{patient}\n" for number, patient in enumerate(spelled)))
+    rows = Manifest.read(tmp_path / "t.csv").rows
+    cases = [Case(row, None, (1, 2, 2, 2), -1, False, np.array([])) for row in rows]  # type: ignore[arg-type]
+    assert {case.row.patient for case in Labels(patients=3).drawn(cases, seed=5)} == {"P1", "P2", "P3"}
 
 
 def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path) -> None:

@@ -8,7 +8,7 @@ import lightning as L
 
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
-from medssl.data.manifest import ManifestRow, patient_key
+from medssl.data.manifest import ManifestRow
 from medssl.data.seen import merged, record
 from medssl.data.store import Store
 from medssl.data.unlabelled import UnlabelledDataset
@@ -19,6 +19,7 @@ from medssl.models.inference import Window
 from medssl.objectives.dino import DINO
 from medssl.objectives.mae import MAE
 from medssl.objectives.objective import Objective
+from medssl.patients import patient_key
 from medssl.training.callbacks import Pictures
 from medssl.training.finetuning.start import SCRATCH, start_from
 from medssl.training.planning.cost import Plan

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from medssl.data.dataset import Crops, load_cases
+from medssl.data.manifest import Manifest
 from medssl.data.store import Store
 from medssl.models.vit import ViT
 from medssl.training.protocols import features
@@ -54,3 +56,11 @@ def test_an_encoder_is_asked_on_the_device_that_trains_and_left_where_it_was(sto
     monkeypatch.setattr(encoder, "to", lambda device: moves.append(str(device)) or to(device))
     told(encoder, load_cases(Store(store), Store(store).manifest.split("train")), CROPS, task="segmentation", count=8, seed=0)
     assert moves == ["cpu:0", "asked", "asked", "cpu"]
+
+
+def test_spellings_of_a_patient_are_one_patient_to_its_neighbours(store: Path) -> None:
+    rows = Store(store).manifest.rows
+    spelled = [replace(row, patient=patient) for row, patient in zip(rows, ("Pat 3", "pat3", "p2", "p4"), strict=True)]
+    Manifest(tuple(spelled)).write(store / "manifest.csv")
+    cases = load_cases(Store(store), Store(store).manifest.split("train"))
+    assert set(told(vit(), cases, CROPS, task="classification", count=8, seed=0).patients) == {"Pat 3"}
