@@ -162,3 +162,21 @@ def check_known(classes: Classes, rows: Iterable[ManifestRow], *, needed: bool =
         raise ManifestError(
             "bad_label", f"labels.classes does not name {found}; it has {list(classes.names)}. Add it, or correct the table"
         )
+
+
+def check_positive(classes: Classes, rows: Iterable[ManifestRow]) -> None:
+    """Whether the positive classes occur, where no classes are named; a scan of a misspelt one would be learned as one without lesion.
+
+    Args:
+        classes: The positive ones.
+        rows: Every scan of the store.
+
+    Raises:
+        ManifestError: `bad_label` with those that no scan has, and the labels that there are.
+    """
+    found = {name for row in rows for name in labels_of(row)}
+    strangers = sorted(set(classes.positive) - found)
+    if strangers and not classes.names:
+        raise ManifestError(
+            "bad_label", f"labels.positive names {strangers}, the labels of the store are {sorted(found)}; correct one of both"
+        )

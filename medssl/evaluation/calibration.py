@@ -4,6 +4,7 @@ ECE here is over bins of equal width, closed on the right, of P(lesion) against 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,13 +154,42 @@ def fit_temperature(labels: ArrayLike, scores: ArrayLike) -> Temperature:
     kept = np.isfinite(np.asarray(scores, dtype=float))
     label, score = np.asarray(labels, dtype=float)[kept], np.asarray(scores, dtype=float)[kept]
     logit = _logit(score)
-    note = _no_temperature(label, logit)
+    return _fitted(
+        label,
+        slope=lambda factor: _slope(label, logit, factor),
+        loss=lambda temperature: _cross_entropy(label, tempered(score, temperature)),
+    )
+
+
+def fit_class_temperature(classes: ArrayLike, probabilities: ArrayLike, *, positive: Sequence[int]) -> Temperature:
+    """The same for classes of which one holds: the logits of all of them are divided, for the least cross entropy of classes.
+
+    Args:
+        classes: (N,) index of the class of each unit.
+        probabilities: (C, N) of which each unit has a sum of 1; units with one that is not finite are left out.
+        positive: Indices of the classes that count as positive.
+    """
+    kept = np.isfinite(np.asarray(probabilities, dtype=float)).all(axis=0)
+    index, probability = np.asarray(classes, dtype=np.intp)[kept], np.asarray(probabilities, dtype=float)[:, kept]
+    logs, units = np.log(np.clip(probability, _EDGE, 1)), np.arange(len(index))
+
+    def slope(factor: float) -> float:
+        expected = (tempered_classes(np.exp(logs), 1 / factor) * logs).sum(axis=0)
+        return float((expected - logs[index, units]).mean())
+
+    def loss(temperature: float) -> float:
+        return float(-np.log(np.clip(tempered_classes(probability, temperature)[index, units], _EDGE, 1)).mean())
+
+    return _fitted(np.isin(index, positive).astype(float), slope=slope, loss=loss)
+
+
+def _fitted(label: Floats, *, slope: Callable[[float], float], loss: Callable[[float], float]) -> Temperature:
+    """The temperature at which a slope, of the loss in the factor on the logits, is 0."""
+    note = _no_temperature(label, slope)
     if note:
         return Temperature(1.0, note, len(label), int(label.sum()), None, None)
-    sharpness = brentq(lambda factor: _slope(label, logit, factor), 1 / _FLATTEST, 1 / _SHARPEST, xtol=1e-9)
-    value = 1 / float(sharpness)
-    before, after = (_cross_entropy(label, probability) for probability in (score, tempered(score, value)))
-    return Temperature(value, "", len(label), int(label.sum()), before, after)
+    value = 1 / float(brentq(slope, 1 / _FLATTEST, 1 / _SHARPEST, xtol=1e-9))
+    return Temperature(value, "", len(label), int(label.sum()), loss(1.0), loss(value))
 
 
 def tempered(scores: ArrayLike, temperature: float) -> Floats:
@@ -171,14 +201,23 @@ def tempered(scores: ArrayLike, temperature: float) -> Floats:
     return np.asarray(up / (up + down))
 
 
-def _no_temperature(label: Floats, logit: Floats) -> str:
+def tempered_classes(probabilities: ArrayLike, temperature: float) -> Floats:
+    """Probabilities (C, ...) of classes of which one holds, at a temperature of their logits; at 1 they are what they were."""
+    probability = np.asarray(probabilities, dtype=float)
+    if temperature == 1:
+        return probability
+    powers = probability ** (1 / temperature)  # the softmax of the divided logits, also at 0 and 1
+    return np.asarray(powers / powers.sum(axis=0))
+
+
+def _no_temperature(label: Floats, slope: Callable[[float], float]) -> str:
     """Why no temperature can be fitted; empty where one can."""
     positives = int(label.sum())
     if min(positives, len(label) - positives) < _LEAST_OF_A_CLASS:
         return f"not fitted: {positives} positives and {len(label) - positives} negatives, at least {_LEAST_OF_A_CLASS} of each are needed"
-    if _slope(label, logit, 1 / _FLATTEST) > 0:
+    if slope(1 / _FLATTEST) > 0:
         return "not fitted: the scores say too little for any temperature"
-    if _slope(label, logit, 1 / _SHARPEST) < 0:
+    if slope(1 / _SHARPEST) < 0:
         return "not fitted: the scores separate the classes, and no temperature is sharp enough"
     return ""
 

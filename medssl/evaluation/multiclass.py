@@ -99,13 +99,22 @@ def _against_rest(units: ClassUnits, index: int) -> Units:
 
 def macro_auroc(units: ClassUnits) -> Metric:
     """The mean one-vs-rest AUROC of the classes that have both members and others."""
-    kept = [index for index in range(len(units.names)) if 0 < units.truth[:, index].sum() < len(units.truth)]
-    if not kept:
+    columns, value = _told_apart(units.truth, units.scores), mean_area(units.truth, units.scores)
+    if value is None:
         return unmeasured(f"no class with {units.unit}s in it and out of it", method=BOOTSTRAP, n=len(units.truth))
-    columns = [(units.truth[:, index], units.scores[:, index]) for index in kept]
-    value = float(np.mean([delong(*column)[0] for column in columns]))
     samples = np.stack([RankedUnits(*column).bootstrap(units.patients, _areas) for column in columns], axis=1)  # the same draws
-    return _metric(units, value, samples.mean(axis=1), missing=len(units.names) - len(kept))
+    return _metric(units, value, samples.mean(axis=1), missing=len(units.names) - len(columns))
+
+
+def mean_area(truth: NDArray[np.intp], scores: Floats) -> float | None:
+    """The value of `macro_auroc` alone, of truth and scores (N, C); None where no class has both members and others."""
+    areas = [delong(*column)[0] for column in _told_apart(truth, scores)]
+    return float(np.mean(areas)) if areas else None
+
+
+def _told_apart(truth: NDArray[np.intp], scores: Floats) -> list[tuple[NDArray[np.intp], Floats]]:
+    """The columns of the classes that have both members and others."""
+    return [(truth[:, index], scores[:, index]) for index in range(truth.shape[1]) if 0 < truth[:, index].sum() < len(truth)]
 
 
 def _areas(hits: Floats, alarms: Floats) -> Floats:

@@ -36,7 +36,8 @@ class Bundle:
         class_names: Classes that count as positive; empty for any lesion.
         outputs: What the channels of the network mean, where classes are named.
         operating_points: Locked thresholds by unit (`scan`, `slice`, `voxel`), as JSON fields.
-        calibration: Temperature of the scores of each unit (`scan`, `slice`), as JSON fields; empty leaves scores as they are.
+        calibration: Temperature of the scores of each unit (`scan`, `slice`), as JSON fields; empty leaves scores as they are. `of` says
+            what it is of where classes are named, see `calibrated`.
         training: Facts of the run: seed, manifest and config hash, steps, loss, patients, time.
         lineage: Identities of the bundles it started from, first ancestor last.
         versions: Versions of the software that made it.
@@ -67,6 +68,15 @@ class Bundle:
         """What the logit of a score of a unit is divided by; 1 leaves it as it is."""
         value = self.calibration.get(unit, {}).get("temperature", 1.0)
         return float(value) if isinstance(value, int | float) else 1.0
+
+    def calibrated(self, unit: str) -> str:
+        """What the temperature of a unit is of, beside the score.
+
+        Returns:
+            `classes`: the logits of classes of which one holds, of which the score is made; `each class`, on its own; empty for nothing,
+            as in bundles from before class scores were calibrated.
+        """
+        return str(self.calibration.get(unit, {}).get("of", ""))
 
     def _fields(self) -> dict[str, object]:
         """The description as JSON fields, with a hash in place of what it has seen."""

@@ -30,23 +30,34 @@ class Outputs:
         """How many there are."""
         return max(len(self.names), 1) + (self.background and bool(self.names))
 
+    @property
+    def softmax(self) -> bool:
+        """Whether exactly one of several channels holds, so that their probabilities sum to 1."""
+        return bool(self.names) and self.exclusive
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, channels, *S) logits -> probabilities, float32."""
-        return logits.float().softmax(dim=1) if self.names and self.exclusive else logits.float().sigmoid()
+        return logits.float().softmax(dim=1) if self.softmax else logits.float().sigmoid()
 
     def suspicion(self, probabilities: Tensor) -> Tensor:
         """(channels, *S) -> (*S), that of any positive class: the sum of exclusive ones, the highest of others."""
         if not self.names:
             return probabilities[0]
-        found = probabilities[[self._channel(name) for name in self.positive]]
+        found = probabilities[self.positives]
         return found.sum(dim=0).clamp(max=1) if self.exclusive else found.amax(dim=0)
 
-    def _channel(self, name: str) -> int:
-        return self.names.index(name) + self.background
+    @property
+    def positives(self) -> list[int]:
+        """The channels of the positive classes."""
+        return [self.names.index(name) + self.background for name in self.positive]
 
     def of_classes(self, channels: Tensor) -> Tensor:
         """(channels, *S) -> (classes, *S), without the background; none where no classes are named."""
         return channels[self.channels - len(self.names) :]
+
+    def of_scan(self, channels: Tensor) -> Tensor:
+        """(channels, N) of slices -> (channels,) of the scan: at the slice of highest suspicion, the highest of any where none excludes."""
+        return channels[:, int(self.suspicion(channels).argmax())] if self.softmax else channels.amax(dim=1)
 
     def likeliest(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """The number of the likeliest positive class of every voxel, and of the likeliest of what is not positive.
@@ -57,9 +68,8 @@ class Outputs:
         Returns:
             Twice (*S): 1 for the first class, 0 for the background.
         """
-        positive = [self._channel(name) for name in self.positive]
-        others = [channel for channel in range(self.channels) if channel not in positive]
-        first, second = (torch.tensor(picks)[probabilities[picks].argmax(dim=0)] for picks in (positive, others))
+        others = [channel for channel in range(self.channels) if channel not in self.positives]
+        first, second = (torch.tensor(picks)[probabilities[picks].argmax(dim=0)] for picks in (self.positives, others))
         return first, second
 
     def spelled(self, values: Sequence[float]) -> dict[str, float]:

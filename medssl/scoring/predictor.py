@@ -12,7 +12,7 @@ from torch import Tensor
 from medssl.data.classes import Classes
 from medssl.data.preprocess import carry_back, carry_back_slices
 from medssl.errors import ScanError, UsageError
-from medssl.evaluation.calibration import tempered
+from medssl.evaluation.calibration import tempered, tempered_classes
 from medssl.evaluation.lesions import components, counted
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
@@ -122,8 +122,9 @@ class Predictor:
         output = self.bundle.outputs.suspicion(channels)
         finding = self._finding(scan, scan_id=scan_id, source=source, warnings=warnings)
         scores = output if self.network.task == "classification" else slice_scores(output)
-        finding = self._judge(finding, carry_back_slices(tuple(map(float, scores)), prepared, scan))
-        finding = replace(finding, class_scores=self._class_scores(channels, scores))
+        score = self._tempered("scan", scores, channels)[int(scores.argmax())]
+        finding = self._judge(finding, score, carry_back_slices(self._tempered("slice", scores, channels), prepared, scan))
+        finding = replace(finding, class_scores=self._class_scores(channels))
         if self.network.task == "classification":
             return Result(finding, scan, None, None)
         probability = carry_back(output.numpy(), prepared, scan)
@@ -132,14 +133,23 @@ class Predictor:
         classes = None if named is None or others is None else np.where(mask > 0, named, others)
         return Result(replace(finding, lesions=lesions), scan, probability, mask, classes)
 
-    def _class_scores(self, channels: Tensor, scores: Tensor) -> dict[str, float]:
+    def _tempered(self, unit: str, scores: Tensor, channels: Tensor) -> tuple[float, ...]:
+        """Scores (N,) at the temperature of a unit, of the channels that they are made of where it is fitted on those."""
+        temperature = self.bundle.temperature(unit)
+        if temperature != 1 and self.bundle.calibrated(unit) == "classes":
+            scores = self.bundle.outputs.suspicion(torch.from_numpy(tempered_classes(channels, temperature)))
+            return tuple(map(float, scores))
+        return tuple(map(float, tempered(scores, temperature)))
+
+    def _class_scores(self, channels: Tensor) -> dict[str, float]:
         """Probability of each class: at the slice with the highest score, or the highest of any slice where classes do not exclude."""
         outputs = self.bundle.outputs
-        found = outputs.of_classes(channels)
         if self.network.task == "segmentation":
-            return outputs.spelled([float(slice_scores(one).max()) for one in found])
-        best = found[:, int(scores.argmax())] if outputs.exclusive else found.amax(dim=1)
-        return outputs.spelled(best.tolist())
+            found = torch.tensor([float(slice_scores(one).max()) for one in outputs.of_classes(channels)])
+        else:
+            found = outputs.of_classes(outputs.of_scan(channels))
+        temper = {"classes": tempered_classes, "each class": tempered}.get(self.bundle.calibrated("scan"))
+        return outputs.spelled((found if temper is None else temper(found, self.bundle.temperature("scan"))).tolist())
 
     def _classes(self, channels: Tensor, prepared: Volume, scan: Volume) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8] | None]:
         """The likeliest positive class of every voxel of the scan (1 for the first class), and the likeliest of all others (0 for none)."""
@@ -167,18 +177,19 @@ class Predictor:
             warnings=warnings,
         )
 
-    def _judge(self, finding: Finding, scores: tuple[float, ...]) -> Finding:
-        if not np.isfinite(scores).all():
+    def _judge(self, finding: Finding, score: float, slices: tuple[float, ...]) -> Finding:
+        """The verdict on calibrated scores."""
+        if not np.isfinite((score, *slices)).all():
             return replace(finding, warnings=(*finding.warnings, "nonfinite_scores"))  # no score, no verdict
-        score = float(tempered(max(scores), self.bundle.temperature("scan")))
-        scores = tuple(map(float, tempered(scores, self.bundle.temperature("slice"))))
         verdict = "positive" if score >= self.threshold("scan") else "negative"
-        return replace(finding, score=score, verdict=verdict, slice_scores=scores)
+        return replace(finding, score=score, verdict=verdict, slice_scores=slices)
 
     def _detected(self, finding: Finding, boxes: list[Box], scan: Volume, prepared: Volume) -> Result:
         """The result of a detector: the lesions at or above the locked threshold of lesions, and no map."""
         heights = slice_heights(boxes, prepared.shape[2])
-        finding = self._judge(finding, carry_back_slices(tuple(map(float, heights)), prepared, scan))
+        score = float(tempered(heights.max(), self.bundle.temperature("scan")))
+        slices = tuple(map(float, tempered(heights, self.bundle.temperature("slice"))))
+        finding = self._judge(finding, score, carry_back_slices(slices, prepared, scan))
         kept = [box for box in boxes if box.score >= self.threshold("lesion")]
         return Result(replace(finding, lesions=tuple(lesion_of(box, prepared, scan) for box in kept)), scan, None, None)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.data.classes import Classes, check_known, scan_label
+from medssl.data.classes import Classes, check_known, check_positive, scan_label
 from medssl.data.dataset import Case, CropDataset, Crops, cut, load_cases
 from medssl.data.entry import Bits, encode
 from medssl.data.manifest import ManifestRow, label_of
@@ -83,6 +83,14 @@ def test_positive_are_all_classes_but_those_of_nothing_there() -> None:
 def test_an_unknown_class_is_named_with_its_number_of_scans() -> None:
     with pytest.raises(ManifestError, match=r"does not name 'cyst' \(2 scans\)"):
         check_known(BREAST, [row("cyst"), row("benign"), row("cyst")])
+
+
+def test_a_positive_class_that_no_label_names_is_refused_with_the_labels_that_there_are() -> None:
+    rows = [row("malignant;cyst"), row("benign"), row()]
+    check_positive(Classes(positive=("malignant", "cyst")), rows)
+    check_positive(TUMOUR, rows)  # whose masks may name what no label does
+    with pytest.raises(ManifestError, match=r"\['malignent'\], the labels of the store are \['benign', 'cyst', 'malignant'\]"):
+        check_positive(Classes(positive=("malignent",)), rows)
 
 
 def test_several_labels_where_one_is_learned_are_refused() -> None:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from medssl.evaluation.calibration import assess, calibration_errors, fit_temperature, reliability, tempered
+from medssl.evaluation.calibration import (
+    assess,
+    calibration_errors,
+    fit_class_temperature,
+    fit_temperature,
+    reliability,
+    tempered,
+    tempered_classes,
+)
 
 
 def test_bins_are_closed_on_the_right():
@@ -72,6 +80,43 @@ def test_no_other_temperature_has_a_lower_cross_entropy():
 
     assert found.loss_after == pytest.approx(loss(found.temperature))
     assert found.loss_after < min(loss(found.temperature * factor) for factor in (0.9, 1.1))
+
+
+def overconfident_classes(factor, n):
+    """Classes drawn from probabilities, and probabilities whose logits are larger by a factor."""
+    generator = np.random.default_rng(0)
+    true = generator.dirichlet((1, 1, 1), n).T
+    classes = (generator.random(n) > true.cumsum(axis=0)).sum(axis=0)
+    return classes, tempered_classes(true, 1 / factor)
+
+
+def test_the_temperature_of_classes_has_the_least_cross_entropy_of_classes():
+    classes, probabilities = overconfident_classes(2.0, n=300)
+    found = fit_class_temperature(classes, probabilities, positive=[1, 2])
+
+    def loss(temperature):
+        logits = np.log(probabilities) / temperature
+        return np.mean([np.log(np.exp(column).sum()) - column[one] for one, column in zip(classes, logits.T, strict=True)])
+
+    assert found.temperature == pytest.approx(2.0, rel=0.2)
+    assert (found.n, found.n_positive) == (300, (classes > 0).sum())
+    assert found.loss_before == pytest.approx(loss(1.0), abs=1e-4)
+    assert found.loss_after == pytest.approx(loss(found.temperature), abs=1e-4)
+    assert found.loss_after < min(loss(found.temperature * factor) for factor in (0.9, 1.1))
+
+
+def test_the_temperature_of_two_classes_is_that_of_the_score_of_one():
+    labels, scores = overconfident(2.0, n=200)
+    both = fit_class_temperature(labels, [1 - scores, scores], positive=[1])
+    assert both.temperature == pytest.approx(fit_temperature(labels, scores).temperature, rel=1e-4)
+
+
+def test_classes_at_a_temperature_still_sum_to_1_and_are_the_softmax_of_divided_logits():
+    logits = np.array([[2.0, 0.0], [1.0, 0.0], [-1.0, 3.0]])
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=0)
+    divided = np.exp(logits / 3) / np.exp(logits / 3).sum(axis=0)
+    np.testing.assert_allclose(tempered_classes(softmax, 3.0), divided)
+    np.testing.assert_array_equal(tempered_classes(softmax, 1.0), softmax)
 
 
 def test_a_temperature_divides_the_logit_and_keeps_the_order():

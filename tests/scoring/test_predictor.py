@@ -8,7 +8,9 @@ import torch
 
 from medssl.data.preprocess import Preprocess
 from medssl.errors import ScanError, UsageError
+from medssl.evaluation.calibration import tempered
 from medssl.models.bundle import Bundle
+from medssl.models.heads import Classifier
 from medssl.models.inference import Window
 from medssl.models.outputs import Outputs
 from medssl.models.residual_unet import ResidualUNet
@@ -136,6 +138,43 @@ def test_a_finding_from_before_there_were_classes_is_read(predictor: Predictor, 
 
 @pytest.mark.parametrize("scores", [(float("nan"), 0.9), (0.9, float("nan")), (float("inf"), 0.1)])
 def test_scores_that_are_no_numbers_give_no_verdict(predictor: Predictor, scores: tuple[float, ...]) -> None:
-    finding = predictor._judge(predictor._finding(bright(), scan_id="a", source="a", warnings=()), scores)
+    finding = predictor._judge(predictor._finding(bright(), scan_id="a", source="a", warnings=()), max(scores), scores)
     assert (finding.score, finding.verdict, finding.slice_scores, finding.warnings) == (None, "", (), ("nonfinite_scores",))
     assert finding.row()["score"] == ""
+
+
+def score_of_classes(folder: Path, *, exclusive: bool, of: str | None, temperature: float = 3.0) -> Finding:
+    """What a classifier of three classes, the last two positive, says of a scan at a temperature."""
+    names = ("normal", "benign", "malignant")
+    network = Classifier(ViT((4, 4), width=8, depth=1, heads=1), classes=3)
+    weights = {"head.2.weight": torch.zeros(3, 8), "head.2.bias": torch.tensor([0.0, 1.0, 2.5])}  # the same for every slice
+    network.load_state_dict(network.state_dict() | weights)
+    record = {unit: {"temperature": temperature} | ({} if of is None else {"of": of}) for unit in ("scan", "slice")}
+    outputs = Outputs(names, names[1:], exclusive=exclusive)
+    bundle = Bundle(
+        "classification", network.architecture(), Preprocess(), Window((8, 8)), names[1:], POINTS, outputs=outputs, calibration=record
+    )
+    bundle.write(folder, network, "")
+    return Predictor(folder).score_prepared(bright(), scan_id="a", source="a").finding
+
+
+def test_the_score_is_the_sum_of_the_calibrated_classes_that_are_positive(tmp_path: Path) -> None:
+    finding = score_of_classes(tmp_path / "bundle", exclusive=True, of="classes")
+    divided = torch.tensor([0.0, 1.0, 2.5]).div(3).softmax(dim=0).tolist()
+    assert list(finding.class_scores.values()) == pytest.approx(divided, abs=1e-6)
+    assert finding.score == pytest.approx(divided[1] + divided[2], abs=1e-6)
+    assert finding.slice_scores == pytest.approx([finding.score] * 4)
+
+
+def test_the_score_is_the_highest_of_the_calibrated_labels_that_are_positive(tmp_path: Path) -> None:
+    finding = score_of_classes(tmp_path / "bundle", exclusive=False, of="each class")
+    divided = torch.tensor([0.0, 1.0, 2.5]).div(3).sigmoid().tolist()
+    assert list(finding.class_scores.values()) == pytest.approx(divided, abs=1e-6)
+    assert finding.score == pytest.approx(divided[2], abs=1e-6)
+
+
+def test_a_bundle_from_before_class_scores_were_calibrated_scores_as_it_did(tmp_path: Path) -> None:
+    finding = score_of_classes(tmp_path / "bundle", exclusive=True, of=None)
+    plain = torch.tensor([0.0, 1.0, 2.5]).softmax(dim=0).tolist()
+    assert list(finding.class_scores.values()) == pytest.approx(plain, abs=1e-6)
+    assert finding.score == pytest.approx(float(tempered(plain[1] + plain[2], 3.0)), abs=1e-6)

@@ -163,9 +163,10 @@ def _calibration(bundle: Bundle) -> Iterator[str]:
         if one["note"]:
             yield f"- {unit}: scores as they are; a temperature was {one['note']}"
             continue
+        loss = "cross entropy of classes" if one.get("of") == "classes" else "cross entropy"
         yield (
             f"- {unit}: temperature {_number(one['temperature'])} from {one['n']} {one['unit']}s, {one['n_positive']} of them positive; "
-            f"cross entropy {_number(one['loss_before'])} before, {_number(one['loss_after'])} after"
+            f"{loss} {_number(one['loss_before'])} before, {_number(one['loss_after'])} after"
         )
 
 

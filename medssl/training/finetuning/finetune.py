@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.data.classes import Classes, check_known
+from medssl.data.classes import Classes, check_known, check_positive
 from medssl.data.dataset import Case, load_cases
 from medssl.data.feed import Feed
 from medssl.data.held_out import read_output
@@ -172,7 +172,7 @@ def finetune(
 
     Raises:
         ConfigError: A network that does not fit the crops or the bundle.
-        ManifestError: No usable label.
+        ManifestError: No usable label, or a positive class that no label names.
     """
     store = Store(feed.store)
     tell_apart(network, labels.named, loss, feed.crops)
@@ -287,6 +287,7 @@ def _seen(store: Store, train: list[Case], validation: list[Case], before: Seen)
 
 def _labelled(network: Network, store: Store, labels: Labels, split: str) -> list[Case]:
     """Scans of a split whose answer is known in the way that the network needs."""
+    check_positive(labels.named, store.manifest.rows)
     check_known(labels.named, store.manifest.split(split), needed=network.task == "classification")
     cases = load_cases(store, store.manifest.split(split), classes=labels.named)
     usable = [case for case in cases if is_usable(network, case)]

@@ -29,14 +29,19 @@ def outputs_of(classes: Classes, network: Network) -> Outputs:
     """What the channels of a network mean.
 
     Raises:
-        ConfigError: A network with another number of channels, segmentation of classes that do not exclude each other, one class alone, or
-            classes of a detector.
+        ConfigError: A network with another number of channels, segmentation of classes that do not exclude each other, one class alone,
+            exclusive classes of a classifier that are all positive, or classes of a detector.
     """
     if network.task == "detection" and classes.names:
         raise ConfigError("a detector finds lesion against none; leave labels.classes out, labels.positive says what a lesion is")
     if network.task == "classification" and len(classes.names) == 1 and not classes.multi_label:
         raise ConfigError(
             "labels.classes names one class: name the class of nothing there too, or leave classes out for lesion against none"
+        )
+    if network.task == "classification" and not classes.multi_label and set(classes.positives) == set(classes.names) != set():
+        raise ConfigError(
+            f"every one of labels.classes {list(classes.names)} is positive and a scan has one of them, so that every scan would score 1; "
+            "name those that verdicts are about in labels.positive"
         )
     background = network.task == "segmentation" and bool(classes.names)
     if background and classes.multi_label:

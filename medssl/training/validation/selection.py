@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medssl.data.classes import labels_of
 from medssl.data.dataset import Case
 from medssl.errors import ConfigError
 from medssl.models.architecture import Network
@@ -20,6 +21,7 @@ from medssl.models.inference import Window
 from medssl.training.callbacks import Every
 from medssl.training.run import Ended, with_weights
 from medssl.training.settings import Training
+from medssl.training.validation.answers import classes_in
 from medssl.training.validation.points import Metric, is_measurable, measure, scan_answer, score_cases
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ class Selection:
         metric: Keeps the best weights by this on validation scans (`medssl.training.validation.points.measure`); null keeps the last.
         every_steps: Steps between two looks at the validation scans; there is one behind the last step as well.
         patience: Ends training after so many looks without a better value; null trains to the last step.
-        scans: Validation scans to look at, with and without lesion in turn, drawn by the seed of the run; null for all.
+        scans: Validation scans to look at, with and without lesion (or of each named class) in turn, drawn by the seed of the run; null
+            for all.
         average: Decay of an exponential moving average of the weights, which is then what is validated and kept; null keeps none.
         mirror: Axes (0 for I, 1 for J, 2 for K) whose mirror images are averaged, in validation and in scoring; null is the left-right
             image alone, and [] none.
@@ -61,7 +64,7 @@ class Selection:
         if not 0 < self.share < 1:
             raise ConfigError(f"selection.share must be between 0 and 1, got {self.share}")
         if self.patience is not None and self.metric is None:
-            raise ConfigError("selection.patience needs selection.metric: dice, slice_auroc, scan_auroc or loss")
+            raise ConfigError(f"selection.patience needs selection.metric: {', '.join(_NEEDS)}")
 
     @property
     def flips(self) -> bool | tuple[int, ...]:
@@ -69,15 +72,15 @@ class Selection:
         return True if self.mirror is None else self.mirror
 
     def looked_at(self, cases: Sequence[Case], network: Network, *, seed: int) -> list[Case]:
-        """The validation scans of each look: in a random order, with and without lesion in turn.
+        """The validation scans of each look: in a random order, with and without lesion in turn, or of each class in turn where named.
 
         Raises:
             ConfigError: The metric cannot be measured on them, or not with this network.
         """
         shuffled = [cases[index] for index in np.random.default_rng(seed).permutation(len(cases))]
-        ill = [case for case in shuffled if scan_answer(case) == 1]
-        well = [case for case in shuffled if scan_answer(case) != 1]
-        chosen = [case for pair in zip_longest(ill, well) for case in pair if case is not None][: self.scans]
+        kinds = [_kind(case) for case in shuffled]
+        groups = [[case for case, kind in zip(shuffled, kinds, strict=True) if kind == one] for one in sorted(set(kinds), reverse=True)]
+        chosen = [case for turn in zip_longest(*groups) for case in turn if case is not None][: self.scans]
         if self.metric is not None and not is_measurable(network, chosen, self.metric):
             raise ConfigError(
                 f"selection.metric {self.metric} cannot be measured on {len(chosen)} validation scans with this network: it needs "
@@ -86,10 +89,18 @@ class Selection:
         return chosen
 
 
+def _kind(case: Case) -> tuple[bool, tuple[str, ...], tuple[int, ...]]:
+    """Scans of one kind are alike to a look: with or without lesion and, where classes are named, of the same ones."""
+    ill = scan_answer(case) == 1
+    return (ill, tuple(sorted(labels_of(case.row))), tuple(sorted(classes_in(case)))) if case.classes.names else (ill, (), ())
+
+
 _NEEDS: dict[Metric, str] = {
     "dice": "a segmenter, and a scan with lesion in its mask",
+    "class_dice": "a segmenter of named classes, and a scan with one of them in its mask",
     "slice_auroc": "a network that scores slices, and slices with and without lesion",
     "scan_auroc": "scans with and without lesion",
+    "macro_auroc": "a classifier of named classes, and scans of two of them",
     "loss": "scans whose answer is known",
 }
 
@@ -220,7 +231,7 @@ class Selector(L.Callback):
         """What all looks will take at most, from the smallest scan: patience may end a run before."""
         small, *_ = sorted(self.cases, key=lambda case: math.prod(case.shape))
         start = time.perf_counter()
-        score_cases(cast(Network, module.network), [small], self.window)
+        score_cases(cast(Network, module.network), [small], self.window, self.metric)
         voxels = sum(math.prod(case.shape) for case in self.cases)
         return self.every.left(steps, done=done) * (time.perf_counter() - start) * voxels / math.prod(small.shape)
 

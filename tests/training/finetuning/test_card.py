@@ -82,3 +82,17 @@ def test_parts_of_masks_that_do_not_count_are_told_with_what_they_cost(bundle: B
     assert "9 lesions are touched so, and 10 with every part" in text
     whole = {"voxel": {**point, "min_voxels": 1, "min_share": 0.0}}
     assert "are left out" not in card(replace(bundle, operating_points=whole))
+
+
+def test_a_temperature_of_classes_is_said_to_be_one(bundle: Bundle) -> None:
+    fitted = {
+        "unit": "scan",
+        "of": "classes",
+        "temperature": 2.0,
+        "note": "",
+        "n": 50,
+        "n_positive": 20,
+        "loss_before": 0.7,
+        "loss_after": 0.6,
+    }
+    assert "20 of them positive; cross entropy of classes 0.7 before, 0.6 after" in card(replace(bundle, calibration={"scan": fitted}))

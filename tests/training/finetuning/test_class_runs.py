@@ -125,6 +125,13 @@ def test_an_unknown_class_is_named_before_training(tmp_path: Path) -> None:
         tuned(tmp_path, settings(store, "heads.Classifier", classes=3, labels={"classes": BREAST}, encoder=VOLUMES))
 
 
+def test_a_misspelt_positive_class_is_named_before_training(tmp_path: Path) -> None:
+    store = write_classes(tmp_path / "store", BREAST)
+    with pytest.raises(ManifestError, match=r"labels.positive names \['malignent'\]"):
+        tuned(tmp_path, settings(store, "heads.Classifier", classes=1, labels={"positive": ["malignent"]}, encoder=VOLUMES))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_contradiction_in_validation_is_named_before_training(tmp_path: Path) -> None:
     store = Store(write_classes(tmp_path / "store", ["lesion", "normal"], values=[(1,), ()]))
     rows = tuple(replace(row, label="normal") if row.split == "val" else row for row in store.manifest.rows)

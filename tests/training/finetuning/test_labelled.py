@@ -50,6 +50,14 @@ def test_a_class_of_masks_without_a_training_patient_is_named(tmp_path: Path) ->
         check_cases(segmenter(3), found, split="train")
 
 
+def test_exclusive_classes_of_a_classifier_that_are_all_positive_are_refused() -> None:
+    both = Classes(("benign", "malignant"))
+    with pytest.raises(ConfigError, match=r"every scan would score 1; name those that verdicts are about in labels.positive"):
+        outputs_of(both, classifier(2))
+    assert outputs_of(both, segmenter(3)).positive == ("benign", "malignant")
+    assert outputs_of(Classes(both.names, ("malignant",)), classifier(2)).positive == ("malignant",)
+
+
 def test_a_classifier_of_lesion_against_none_needs_both(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"'no lesion' has no patient"):
         check_cases(classifier(), cases(tmp_path, ["lesion", "lesion"], Classes()), split="train")

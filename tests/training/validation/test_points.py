@@ -11,6 +11,7 @@ from medssl.data.dataset import Case, load_cases
 from medssl.data.manifest import ManifestRow
 from medssl.data.store import Store
 from medssl.evaluation.calibration import tempered
+from medssl.models.outputs import Outputs
 from medssl.training.validation.points import Asked, Scored, Voxels, calibration, measure, operating_points
 from medssl.training.validation.voxel_point import by_threshold, voxel_point
 
@@ -35,7 +36,7 @@ def lesion(case: object) -> NDArray[np.float64]:
 
 
 def said(maps: list[tuple[Case, Map]], asked: Asked) -> list[Scored]:
-    slices = [(case, Voxels.of(values, case, asked), values.mean(axis=(0, 1))) for case, values in maps]
+    slices = [(case, Voxels.of(values[None], case, Outputs(), asked), values.mean(axis=(0, 1))) for case, values in maps]
     return [Scored(case, voxels, scores, scores[None]) for case, voxels, scores in slices]
 
 
@@ -113,5 +114,19 @@ def test_the_point_of_voxels_is_that_of_the_maps_of_scans_with_lesion(maps: list
 @pytest.mark.parametrize(("asked", "kept"), [("dice", ["dice"]), ("loss", ["loss"]), ("slice_auroc", []), ("points", ["parts"])])
 def test_of_a_map_no_more_is_kept_than_what_is_asked_for(maps: list[tuple[Case, Map]], asked: Asked, kept: list[str]) -> None:
     case, values = next((case, values) for case, values in maps if lesion(case).any())
-    voxels = Voxels.of(values, case, asked)
+    voxels = Voxels.of(values[None], case, Outputs(), asked)
     assert [name for name in ("dice", "loss", "parts") if getattr(voxels, name)] == kept
+
+
+def test_scans_of_one_slice_have_the_points_and_temperatures_of_scans_for_their_slices() -> None:
+    generator, scored = np.random.default_rng(0), []
+    for label in ("normal", "benign", "malignant") * 6:
+        row = ManifestRow("s", "p", "x", label=label)
+        case = Case(row, None, (1, 2, 2, 1), int(label != "normal"), False, np.array([], np.intp))  # type: ignore[arg-type]
+        slices = generator.beta(*((2, 3) if label == "normal" else (3, 2)), 1).astype(np.float32)
+        scored.append(Scored(case, None, slices, slices[None]))
+    fitted, points = calibration(scored), operating_points(scored)
+    assert fitted["slice"] == {**fitted["scan"], "unit": "slice"}
+    assert fitted["scan"]["n"] == points["slice"]["n"] == 18
+    kept = ("threshold", "rule", "n", "n_positive", "sensitivity", "specificity", "evidence_sha256")
+    assert [points["slice"][name] for name in kept] == [points["scan"][name] for name in kept]

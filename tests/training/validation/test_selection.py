@@ -18,6 +18,7 @@ from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.models.inference import Window
+from medssl.models.outputs import Outputs
 from medssl.training.finetuning.lesions import LesionModule
 from medssl.training.launch import launch_finetune
 from medssl.training.validation import selection
@@ -33,7 +34,7 @@ def cases(store: Path) -> list[Case]:
 
 
 def network(task: str, *, dims: int = 2, bags: bool = False) -> Network:
-    return cast(Network, SimpleNamespace(task=task, spatial_dims=dims, bags=bags))
+    return cast(Network, SimpleNamespace(task=task, spatial_dims=dims, bags=bags, outputs=Outputs()))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -204,7 +205,7 @@ def test_all_looks_at_validation_scans_are_timed_on_the_smallest(monkeypatch: py
     scans = [cast(Case, SimpleNamespace(shape=(1, 4, 4, depth))) for depth in (6, 2)]
     selector = Selector(Selection(metric="dice", every_steps=4), scans, Window((4, 4)), None)
     asked = []
-    monkeypatch.setattr(selection, "score_cases", lambda _, chosen, __: asked.extend(chosen))
+    monkeypatch.setattr(selection, "score_cases", lambda _, chosen, *__: asked.extend(chosen))
     monkeypatch.setattr(selection.time, "perf_counter", itertools.count().__next__)
     assert selector.watch_seconds(cast(L.LightningModule, SimpleNamespace(network=None)), steps=10, done=4) == 2 * 4
     assert asked == scans[1:]
