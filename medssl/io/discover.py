@@ -13,7 +13,7 @@ from medssl.io.archive import Packed, unpacked
 from medssl.io.dicom.header import BadFile
 from medssl.io.dicom.read import read_dicom
 from medssl.io.dicom.series import SeriesError
-from medssl.io.dicom.sources import dicom_sources
+from medssl.io.dicom_sources import dicom_sources
 from medssl.io.files import FileStamp, stands_there
 from medssl.io.options import AS_STORED, ReadOptions
 from medssl.io.raster import read_picture

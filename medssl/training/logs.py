@@ -6,7 +6,7 @@ from typing import cast
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from medssl.training.scale.ranks import leads
+from medssl.training.ranks import leads
 
 _NAME = "logs"
 

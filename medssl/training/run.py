@@ -31,8 +31,8 @@ from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.logs import logs_of
 from medssl.training.module import TrainingModule
 from medssl.training.planning.cost import Plan, Watcher, estimate
+from medssl.training.ranks import helped, leads
 from medssl.training.scale.compiling import compile_parts
-from medssl.training.scale.ranks import helped, leads
 from medssl.training.scale.sharding import spread
 from medssl.training.settings import Training
 

@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from medssl.errors import ConfigError
-from medssl.training.scale.ranks import check_nodes
+from medssl.training.ranks import check_nodes
 from medssl.training.schedule import Pace, sawtooth
 
 Precision = Literal["32-true", "bf16-mixed"]

@@ -128,7 +128,7 @@ def test_pretrained_weights_are_those_of_the_bundle(tmp_path: Path, store: Path)
     from medssl.data.store import Store
     from medssl.models.decoder import ViTSegmenter
     from medssl.models.vit import ViT
-    from medssl.training.finetuning.start import start_from
+    from medssl.training.start import start_from
 
     launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
     network = ViTSegmenter(ViT([4, 4], width=16, depth=1, heads=2))

@@ -7,14 +7,18 @@ from pathlib import Path
 
 from medssl.data.dataset import Case, Crops
 from medssl.data.store import Store
+from medssl.errors import ConfigError
 from medssl.models.architecture import Network
-from medssl.training.finetuning.start import SCRATCH, Start, start_from
+from medssl.training.finetuning.folds import Folds
 from medssl.training.protocols.advisor import Advice, advised
 from medssl.training.protocols.protocol import Protocol
 from medssl.training.protocols.tuning import Name, Tuning
 from medssl.training.run import Run
+from medssl.training.start import SCRATCH, Start, start_from
 
 logger = logging.getLogger(__name__)
+
+_NOT_DENSE = ("linear", "knn", "auto")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,20 @@ class Beginning:
         advice = {} if self.advice is None else {"advice": asdict(self.advice)}
         steps = {} if self.protocol.learns else {"steps": 0}
         return {**self.start.facts, **advice, **steps, "protocol": self.protocol.facts()}
+
+
+def check_detector(network: Network, folds: Folds | None, protocol: str) -> None:
+    """Whether a network, where it is a detector, can be trained as asked for.
+
+    Raises:
+        ConfigError: Folds, whose findings lie in different places and cannot be averaged; or a protocol that replaces the head.
+    """
+    if network.task != "detection":
+        return
+    if protocol in _NOT_DENSE:
+        raise ConfigError(f"protocol {protocol} has no boxes; give a detector one of full, light, partial, llrd, sawtooth or lora")
+    if folds is not None:
+        raise ConfigError("a detector has no cross-validation, for the boxes of folds cannot be averaged; leave folds out")
 
 
 def begin(

@@ -22,7 +22,7 @@ from medssl.models.bundle import Bundle
 from medssl.models.crop_check import check_crop
 from medssl.models.ensemble import Ensemble
 from medssl.models.inference import Window, fit_of
-from medssl.training.finetuning.begin import Beginning, begin
+from medssl.training.finetuning.begin import Beginning, begin, check_detector
 from medssl.training.finetuning.card import card, data_facts
 from medssl.training.finetuning.classifier import Classifier
 from medssl.training.finetuning.detector import Detector
@@ -33,10 +33,10 @@ from medssl.training.finetuning.segmenter import Segmenter
 from medssl.training.losses import Loss
 from medssl.training.planning.cost import Plan
 from medssl.training.protocols.tuning import Name, Tuning
+from medssl.training.ranks import own_device
 from medssl.training.run import Ended, Run, facts, fit, untrained, versions, with_weights
-from medssl.training.scale.ranks import own_device
 from medssl.training.settings import Training
-from medssl.training.validation.lesion_point import check_detector, lesion_point
+from medssl.training.validation.lesion_point import lesion_point
 from medssl.training.validation.points import Scored, calibration, operating_points, score_cases
 from medssl.training.validation.selection import Keeper, Selection
 from medssl.views.augment import Augment

@@ -16,8 +16,8 @@ from medssl.errors import ConfigError
 from medssl.models.architecture import Network
 from medssl.models.bundle import Bundle
 from medssl.training.planning.cost import Plan
+from medssl.training.ranks import leads, started_elsewhere
 from medssl.training.run import Run
-from medssl.training.scale.ranks import leads, started_elsewhere
 from medssl.training.settings import Training
 
 OUT_OF_FOLD = "out-of-fold scores"

@@ -23,8 +23,8 @@ from medssl.data.sampling import Batches
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder, TokenEncoder
 from medssl.training.planning.footprint import STATE
+from medssl.training.ranks import own_device
 from medssl.training.scale.compiling import compile_parts
-from medssl.training.scale.ranks import own_device
 from medssl.training.settings import Training
 
 _TRIALS = 3  # steps; the first warms caches up and is not timed

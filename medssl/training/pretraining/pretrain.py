@@ -20,14 +20,14 @@ from medssl.objectives.dino import DINO
 from medssl.objectives.mae import MAE
 from medssl.objectives.objective import Objective
 from medssl.patients import patient_key
-from medssl.training.callbacks import Pictures
-from medssl.training.finetuning.start import SCRATCH, start_from
 from medssl.training.planning.cost import Plan
 from medssl.training.pretraining.health import Asked, Health, Watch
+from medssl.training.pretraining.pictures import Pictures
 from medssl.training.pretraining.pretrainer import Pretrainer
+from medssl.training.ranks import leads
 from medssl.training.run import Ended, Run, facts, fit, versions, with_weights
-from medssl.training.scale.ranks import leads
 from medssl.training.settings import Training
+from medssl.training.start import SCRATCH, start_from
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.training.protocols.features import Task, told, told_task
 from medssl.training.protocols.tuning import Name
+from medssl.training.ranks import leads
 from medssl.training.run import Run
-from medssl.training.scale.ranks import leads
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.models.inference import fit_of
 from medssl.models.neighbours import pooled
-from medssl.training.scale.ranks import own_device
+from medssl.training.ranks import own_device
 
 Task = Literal["segmentation", "classification", "detection"]
 

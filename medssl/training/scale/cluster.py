@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from medssl.errors import ConfigError, MissingDependencyError
 from medssl.models.bundle import Bundle
-from medssl.training.scale.ranks import started_elsewhere
+from medssl.training.ranks import started_elsewhere
 from medssl.training.settings import Training
 
 

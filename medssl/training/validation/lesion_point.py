@@ -3,28 +3,9 @@
 import datetime
 from collections.abc import Sequence
 
-from medssl.errors import ConfigError
 from medssl.evaluation.lesion_point import choose_lesion_point
 from medssl.evaluation.lesions import Marks, mark_centres
-from medssl.models.architecture import Network
-from medssl.training.finetuning.folds import Folds
 from medssl.training.validation.points import Scored
-
-_NOT_DENSE = ("linear", "knn", "auto")
-
-
-def check_detector(network: Network, folds: Folds | None, protocol: str) -> None:
-    """Whether a network, where it is a detector, can be trained as asked for.
-
-    Raises:
-        ConfigError: Folds, whose findings lie in different places and cannot be averaged; or a protocol that replaces the head.
-    """
-    if network.task != "detection":
-        return
-    if protocol in _NOT_DENSE:
-        raise ConfigError(f"protocol {protocol} has no boxes; give a detector one of full, light, partial, llrd, sawtooth or lora")
-    if folds is not None:
-        raise ConfigError("a detector has no cross-validation, for the boxes of folds cannot be averaged; leave folds out")
 
 
 def lesion_point(scored: Sequence[Scored], *, rule: str, chosen_on: str = "validation") -> dict[str, dict[str, object]]:

@@ -13,8 +13,8 @@ from medssl.errors import ConfigError, ManifestError
 from medssl.models.bundle import Bundle
 from medssl.models.vit import ViT
 from medssl.objectives.hybrid import Hybrid
-from medssl.training.finetuning.start import start_from
 from medssl.training.launch import launch_pretrain
+from medssl.training.start import start_from
 from tests.training.pretraining.test_pretrain_configs import SMALL
 
 

@@ -15,9 +15,9 @@ from medssl.scoring.finding import Finding
 from medssl.scoring.folder import score_split
 from medssl.scoring.predictor import Predictor
 from medssl.training.finetuning.lesions import LesionModule
-from medssl.training.finetuning.start import start_from
 from medssl.training.launch import launch_finetune, launch_pretrain
 from medssl.training.protocols import advisor
+from medssl.training.start import start_from
 from tests.training.finetuning.classes_store import write_classes
 from tests.training.finetuning.test_class_runs import settings, tuned
 from tests.training.test_launch import finetune_config, pretrain_config

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from medssl.data.unlabelled import Unlabelled
 from medssl.errors import BundleError, ConfigError, ConflictError, HelperError
+from medssl.training import ranks
 from medssl.training.launch import launch, launch_finetune, launch_pretrain
 from medssl.training.planning.cost import Plan
 from medssl.training.pretraining.pretrainer import Pretrainer
-from medssl.training.scale import ranks
 from medssl.training.scale.cluster import Submitted
 
 ENCODER = {"class_path": "medssl.models.vit.ViT", "init_args": {"patch": [4, 4], "width": 16, "depth": 1, "heads": 2}}

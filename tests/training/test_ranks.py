@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medssl.errors import ConfigError
-from medssl.training.scale.ranks import own_device
+from medssl.training.ranks import own_device
 from medssl.training.settings import Training
 
 KNOWN = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")

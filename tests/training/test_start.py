@@ -16,7 +16,7 @@ from medssl.models.heads import Classifier
 from medssl.models.inference import Window
 from medssl.models.residual_unet import ResidualUNet
 from medssl.models.vit import ViT
-from medssl.training.finetuning.start import start_from
+from medssl.training.start import start_from
 
 
 def vit(width: int = 16) -> ViT:
