@@ -44,7 +44,7 @@ def contrast(arguments: object) -> dict[str, object]:
         (objective({"init_args": {}}), "init_args"),
         (objective(VIT, dict_kwargs={"path": "this.Zen"}), "dict_kwargs"),
         (objective({**VIT, "__path__": "other.yaml"}), "__path__"),
-        (objective({"class_path": "medssl.training.ranks.subprocess.Popen"}), "medssl.training.scale.ranks.subprocess.Popen"),
+        (objective({"class_path": "medssl.training.ranks.subprocess.Popen"}), "medssl.training.ranks.subprocess.Popen"),
         (objective({"class_path": "medssl.training.run.L.Trainer"}), "medssl.training.run.L.Trainer"),
         (objective({"class_path": "medssl.training.settings.AdamW"}), "medssl.training.settings.AdamW"),
         (objective({"class_path": "medssl.__main__.Foo"}), "medssl.__main__.Foo"),

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,6 @@ from medssl.errors import ConfigError, ManifestError
 from medssl.training.launch import launch_finetune
 from medssl.training.planning.blueprint import Traits, network_of, propose, topology
 from medssl.training.planning.blueprint_text import as_yaml
-from medssl.training.planning.cost import _remembered
-from medssl.training.planning.footprint import footprint
 
 
 def traits(shape: tuple[int, int, int] = (96, 96, 64), spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Traits:
@@ -111,18 +111,30 @@ def test_no_memory_at_all_is_refused() -> None:
         propose(traits((48, 48, 32)), memory_gb=0.001)
 
 
+STEPS = """
+import torch
+from medssl.training.planning.blueprint import network_of, topology
+from medssl.training.planning.cost import _remembered
+from medssl.training.planning.footprint import footprint
+
+scales = topology((64, 64), (1.0, 1.0))
+counted = footprint(lambda: network_of("segmentation", scales, 1, 8), (64, 64))
+network = network_of("segmentation", scales, 1, 8)
+optimizer = torch.optim.AdamW(network.parameters())
+with _remembered() as taken:
+    for _ in range(2):
+        network(torch.randn(16, 1, 64, 64)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+print(taken[0] / counted.total(16))
+"""
+
+
 def test_the_count_of_a_step_is_near_what_it_takes() -> None:
-    scales = topology((64, 64), (1.0, 1.0))
-    counted = footprint(lambda: network_of("segmentation", scales, 1, 8), (64, 64))
-    network = network_of("segmentation", scales, 1, 8)
-    optimizer = torch.optim.AdamW(network.parameters())
-    with _remembered() as taken:
-        for _ in range(2):
-            network(torch.randn(16, 1, 64, 64)).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    assert taken[0] < 2 * counted.total(16)
-    assert taken[0] > 0.2 * counted.total(16)
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], capture_output=True, text=True, check=True
+    )  # memory of earlier tests would serve here
+    assert 0.2 < float(done.stdout) < 2
 
 
 def test_a_written_plan_runs_as_it_is(tmp_path: Path, store: Path) -> None:
