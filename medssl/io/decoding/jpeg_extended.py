@@ -6,14 +6,16 @@ DICOM have (the accurate one of the Independent JPEG Group), bit by bit.
 
 import struct
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ScanError
+from medssl.io.decoding.jpeg_segments import read_segments
 
 _PEEK = 16  # the longest Huffman code, in bits
-_QUANTISATION, _HUFFMAN, _SCAN, _RESTART, _END = 0xDB, 0xC4, 0xDA, 0xDD, 0xD9
+_QUANTISATION, _HUFFMAN, _RESTART, _END = 0xDB, 0xC4, 0xDD, 0xD9
 _FRAMES = frozenset({0xC0, 0xC1})
 _PRECISION = 12
 _ROUND_COLUMNS, _ROUND_ROWS = 12, 17  # bits of fraction that each pass of the transform drops
@@ -67,16 +69,8 @@ def decode_extended(data: bytes) -> NDArray[np.uint16]:
 
 
 def _decode(data: bytes) -> NDArray[np.uint16]:
-    stream, at = _Stream(), 2
-    while True:
-        mark, code, length = struct.unpack_from(">BBH", data, at)
-        body = data[at + 4 : at + 2 + length]
-        at += 2 + length
-        if mark != 0xFF or len(body) != length - 2:
-            raise ScanError("corrupt_codestream", "a segment of the JPEG stream is damaged")
-        if code == _SCAN:
-            break
-        _segment(stream, code, body)
+    stream = _Stream()
+    body, entropy_coded = read_segments(data, partial(_segment, stream))
     components, _, selector, first, last, approximation = struct.unpack_from(">BBBBBB", body)
     # an encoder that is met in archives writes 0 for the last coefficient, which a sequential stream cannot mean
     if components != 1 or first or last not in (0, 63) or approximation or not stream.rows or not stream.columns:
@@ -85,7 +79,7 @@ def _decode(data: bytes) -> NDArray[np.uint16]:
     quantisation = stream.quantisation.get(stream.quantisation_table)
     if tables[0] is None or tables[1] is None or quantisation is None:
         raise ScanError("corrupt_codestream", "the JPEG stream lacks one of its tables")
-    coefficients = _coefficients(_parts(data[at:]), stream, tables[0], tables[1])
+    coefficients = _coefficients(_parts(entropy_coded), stream, tables[0], tables[1])
     return _samples(coefficients * np.array(quantisation), stream)
 
 

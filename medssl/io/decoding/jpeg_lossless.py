@@ -8,20 +8,21 @@ their code stands at its place in the stream, each bit of it; otherwise, and whe
 import re
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import ScanError
+from medssl.io.decoding.jpeg_segments import read_segments
 
 _PEEK = 16  # the longest Huffman code, in bits
 _MODULUS = 1 << 16
 _SPAN = 8  # bytes of a window, which holds 31 bits from anywhere in its first byte
 _BLOCK = 1 << 14  # differences whose temporary arrays stay in the cache
 _MARK = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)  # a stuffed zero makes none, and fill bytes may stand before it
-_FRAME, _TABLES, _SCAN, _RESTART, _END = 0xC3, 0xC4, 0xDA, 0xDD, 0xD9
+_FRAME, _TABLES, _RESTART, _END = 0xC3, 0xC4, 0xDD, 0xD9
 
 
 class HuffmanTable:
@@ -88,23 +89,15 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
 
 
 def _decode(data: bytes) -> NDArray[np.uint16]:
-    stream, at = _Stream(), 2
-    while True:
-        mark, code, length = struct.unpack_from(">BBH", data, at)
-        body = data[at + 4 : at + 2 + length]
-        at += 2 + length
-        if mark != 0xFF or len(body) != length - 2:
-            raise ScanError("corrupt_codestream", "a segment of the lossless JPEG stream is damaged")
-        if code == _SCAN:
-            break
-        _segment(stream, code, body)
+    stream = _Stream()
+    body, entropy_coded = read_segments(data, partial(_segment, stream))
     components, _, selector, predictor, _, shift = struct.unpack_from(">BBBBBB", body)
     if components != 1 or not 1 <= predictor <= 7 or not stream.rows * stream.columns or shift & 0xF >= stream.precision:
         raise ScanError("corrupt_codestream", "the scan header of the lossless JPEG stream has no meaning")
     table = stream.tables.get(selector >> 4)
     if table is None:
         raise ScanError("corrupt_codestream", "the lossless JPEG stream lacks its Huffman table")
-    parts = _parts(data[at:])
+    parts = _parts(entropy_coded)
     start = 1 << (stream.precision - (shift & 0xF) - 1)
     fast = _fast(data) if len(parts) == 1 and not shift & 0xF else None
     if fast is not None and fast.shape == (stream.rows, stream.columns):

@@ -6,9 +6,7 @@ from torch import Tensor
 
 from medssl.models.unet import PyramidUNet
 from medssl.training.finetuning.lesions import LesionModule
-from medssl.training.losses import DiceCrossEntropy, Loss, Truth, dice_loss
-
-__all__ = ["Segmenter", "dice_loss"]
+from medssl.training.losses import DiceCrossEntropy, Loss, Truth
 
 
 class Segmenter(LesionModule):

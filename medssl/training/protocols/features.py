@@ -88,8 +88,10 @@ def _moved(encoder: Encoder, device: torch.device) -> Iterator[None]:
     """An encoder on a device for a while."""
     before = next(encoder.parameters()).device
     encoder.to(device)
-    yield
-    encoder.to(before)
+    try:
+        yield
+    finally:
+        encoder.to(before)
 
 
 def _crops(encoder: Encoder, batch: Sample, classes: int) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,19 @@ class OneSecondALook:
         return float(steps - done)
 
 
+FACTS = {
+    "parameters": 1,
+    "crops": 8,
+    "tokens": 0,
+    "watch_seconds": 0,
+    "memory_bytes": 1,
+    "steps": 10,
+    "checkpoint_bytes": 1,
+    "epochs": 1,
+    "unused": False,
+}
+
+
 def planned(training: Training, module: Pretrainer, *watchers: Watcher, views: int = 1) -> Plan:
     parts = training.accumulate
     loader = DataLoader(Fixed(views), batch_sampler=Batches(training.steps * parts, 8 // parts))
@@ -84,17 +97,7 @@ def test_looks_are_part_of_the_time() -> None:
 
 
 def test_time_is_that_of_steps_of_looks_and_of_waiting_for_crops() -> None:
-    facts = {
-        "parameters": 1,
-        "crops": 8,
-        "tokens": 0,
-        "watch_seconds": 5,
-        "memory_bytes": 1,
-        "steps": 10,
-        "checkpoint_bytes": 1,
-        "epochs": 1,
-        "unused": False,
-    }
+    facts = FACTS | {"watch_seconds": 5}
     slow = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
     beside = Plan(step_seconds=1.0, feed_seconds=3.0, workers=2, **facts)  # type: ignore[arg-type]
     enough = Plan(step_seconds=1.0, feed_seconds=3.0, workers=4, **facts)  # type: ignore[arg-type]
@@ -113,17 +116,7 @@ def test_what_is_spread_over_devices_is_counted_and_not_tried(monkeypatch: pytes
 
 
 def test_memory_that_an_earlier_run_still_holds_is_not_called_none() -> None:
-    facts = {
-        "parameters": 1,
-        "crops": 8,
-        "tokens": 0,
-        "watch_seconds": 0,
-        "memory_bytes": 0,
-        "steps": 10,
-        "checkpoint_bytes": 1,
-        "epochs": 1,
-        "unused": False,
-    }
+    facts = FACTS | {"memory_bytes": 0}
     plan = Plan(step_seconds=1.0, feed_seconds=3.0, workers=0, **facts)  # type: ignore[arg-type]
     assert dict(plan.rows())["memory"] == "what the process holds already"
 
