@@ -26,11 +26,11 @@ def asset(name: str) -> Path:
     raise UsageError(f"this installation lacks {name}; install medssl again")
 
 
-def run_app(results: Path, *, port: int, headless: bool) -> None:
-    """Serve the review app on 127.0.0.1 until it is stopped.
+def app_command(results: Path, *, port: int, headless: bool) -> list[str]:
+    """The command that serves the review app on 127.0.0.1.
 
     Raises:
-        UsageError: No results folder, no port of that number, or the app ends by itself, as on a port that is taken.
+        UsageError: No results folder, or no port of that number.
         MissingDependencyError: Streamlit is not installed.
     """
     import importlib.util
@@ -47,6 +47,8 @@ def run_app(results: Path, *, port: int, headless: bool) -> None:
         "server.headless": str(headless).lower(),
         "server.enableXsrfProtection": "true",
         "server.fileWatcherType": "none",
+        "server.showEmailPrompt": "false",
+        "logger.hideWelcomeMessage": "true",  # and with it advertisements, one of which would lie over the score
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
         "browser.gatherUsageStats": "false",
@@ -54,7 +56,15 @@ def run_app(results: Path, *, port: int, headless: bool) -> None:
         "theme.primaryColor": "#5aa9e6",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, "-m", "streamlit", "run", str(asset("app/review.py")), *flags, "--", str(results.resolve())]
+    return [sys.executable, "-m", "streamlit", "run", str(asset("app/review.py")), *flags, "--", str(results.resolve())]
+
+
+def run_app(command: list[str]) -> None:
+    """Serve the review app until it is stopped.
+
+    Raises:
+        UsageError: It ends by itself, as on a port that is taken.
+    """
     with suppress(KeyboardInterrupt):
         code = subprocess.run(command, check=False).returncode
         if code:

@@ -282,9 +282,11 @@ def review(results: Path, *, port: int = 8501, headless: bool = False) -> int:
         port: Port on 127.0.0.1.
         headless: Open no browser.
     """
-    from medssl.assets import run_app
+    from medssl.assets import app_command, run_app
 
-    run_app(results, port=port, headless=headless)
+    command = app_command(results, port=port, headless=headless)
+    print(f"review app: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    run_app(command)
     return 0
 
 

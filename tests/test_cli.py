@@ -217,6 +217,17 @@ def test_review_of_a_folder_without_results_says_what_to_run(tmp_path: Path, cap
     assert "medssl score" in one_line(capsys)
 
 
+def test_the_app_asks_for_no_address_and_shows_no_advertisement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command) or CompletedProcess(command, 0))
+    assert main(["review", str(tmp_path), "--port", "8599"]) == 0
+    assert {"--server.showEmailPrompt=false", "--logger.hideWelcomeMessage=true"} <= set(commands[0])
+    assert "http://127.0.0.1:8599" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("port", ["0", "-1", "99999"])
 def test_a_port_that_there_is_not_is_exit_code_2(port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["review", str(tmp_path), "--port", port]) == 2
