@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from medssl.training.scale.sharding import clipped
@@ -24,6 +25,6 @@ class TrainingModule(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by the norm of the whole gradient, also where it is spread over devices."""
-        if not clipped(self.trainer.strategy.model, gradient_clip_val or 0.0):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        """Clip by the norm of the whole gradient, also where it is spread over devices; Lightning's own way refuses a fused AdamW in bfloat16."""
+        if gradient_clip_val and not clipped(self.trainer.strategy.model, gradient_clip_val):
+            nn.utils.clip_grad_norm_((weight for group in optimizer.param_groups for weight in group["params"]), gradient_clip_val)

@@ -27,8 +27,7 @@ def clipped(model: nn.Module | None, largest: float) -> bool:
     """Clip the norm of all gradients together, over all devices, where a model is spread; whether it is."""
     if not isinstance(model, FullyShardedDataParallel):
         return False
-    if largest > 0:
-        model.clip_grad_norm_(largest)
+    model.clip_grad_norm_(largest)
     return True
 
 
