@@ -23,8 +23,14 @@ class TrainingModule(L.LightningModule):
         return {**super().transfer_batch_to_device(batch, device, dataloader_idx), "number": batch["number"]}
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
     ) -> None:
-        """Clip by the norm of the whole gradient, also where it is spread over devices; Lightning's own way refuses a fused AdamW in bfloat16."""
+        """Clip by the norm of the whole gradient, also where it is spread over devices.
+
+        Lightning's own way refuses a fused AdamW in bfloat16, which has no scale to undo.
+        """
         if gradient_clip_val and not clipped(self.trainer.strategy.model, gradient_clip_val):
             nn.utils.clip_grad_norm_((weight for group in optimizer.param_groups for weight in group["params"]), gradient_clip_val)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
