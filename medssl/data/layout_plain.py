@@ -16,7 +16,9 @@ from medssl.io.sources import SERIES, unique
 
 logger = logging.getLogger(__name__)
 
-BRAIN = re.compile(r"brain[ _-]?mask|desc-brain|brainextract|skullstrip", re.IGNORECASE)
+_BRAIN = r"brain[ _-]?mask|desc-brain|brainextract|skullstrip"
+_FACE = r"(?:de|(?<![a-z]))fac(?:e|ing)[ _-]?mask|(?<![a-z])anon[a-z]*[ _-]?mask"  # of what was removed, or of what was kept: tools differ
+NO_LESION = re.compile(f"{_BRAIN}|{_FACE}", re.IGNORECASE)
 _MASK = re.compile(r"lesion|mask(?!ed)|tumou?r|seg|label", re.IGNORECASE)
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _MOST_SEQUENCES = 8  # a folder with more images holds patients, not sequences of one patient
@@ -37,7 +39,7 @@ def plain(folder: Path) -> list[ManifestRow]:
         by_folder[path.parent].append(path)
     dicom = {PurePosixPath(each.source) for each in series.values()}
     masks = {path for group in by_folder.values() for path in _masks(group, by_folder)}
-    images = [path for group in by_folder.values() for path in group if path not in masks | dicom and not BRAIN.search(path.name)]
+    images = [path for group in by_folder.values() for path in group if path not in masks | dicom and not NO_LESION.search(path.name)]
     lesions = _pair(images, sorted(masks))
     drawn = {place: _mask_of_series(PurePosixPath(each.source), masks) for place, each in series.items()}
     lost = masks - {PurePosixPath(lesion) for lesion in (*lesions.values(), *drawn.values())}
@@ -111,7 +113,7 @@ def _masks(group: Sequence[PurePosixPath], by_folder: Mapping[PurePosixPath, obj
     parent = group[0].parent
     if _MASK.search(parent.name) and any(other.parent == parent.parent and other != parent for other in by_folder):
         return list(group)
-    found = [path for path in group if _MASK.search(path.name) and not BRAIN.search(path.name)]
+    found = [path for path in group if _MASK.search(path.name) and not NO_LESION.search(path.name)]
     return found if len(found) < len(group) or len(found) == 1 else []
 
 

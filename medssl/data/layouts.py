@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medssl.data.layout_files import IMAGES, NIFTI, files_below, is_image, stem_of
-from medssl.data.layout_plain import BRAIN, plain
+from medssl.data.layout_plain import NO_LESION, plain
 from medssl.data.manifest import Manifest, ManifestRow, label_of, name_rows, read_table
 from medssl.errors import ManifestError, UsageError
 from medssl.io.discover import find_sources
@@ -178,7 +178,7 @@ def _described(row: ManifestRow, person: Mapping[str, str]) -> ManifestRow:
 
 def _is_bids_mask(path: PurePosixPath) -> bool:
     stem = stem_of(path)
-    is_tissue = _TISSUE.search(stem) or BRAIN.search(stem) or (_BIDS_UNNAMED.search(stem) and _TISSUE_PIPELINES & set(path.parts))
+    is_tissue = _TISSUE.search(stem) or NO_LESION.search(stem) or (_BIDS_UNNAMED.search(stem) and _TISSUE_PIPELINES & set(path.parts))
     return bool(_BIDS_MASK.search(stem)) and not is_tissue and not _BIDS_IMAGE.search(stem)
 
 

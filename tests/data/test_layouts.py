@@ -80,6 +80,14 @@ def test_plain_takes_a_mask_beside_the_image_and_leaves_the_brain_mask(tmp_path:
     ]
 
 
+@pytest.mark.parametrize("name", ["defacemask", "face_mask", "pydeface_mask", "anon_mask"])
+def test_a_mask_of_a_face_is_neither_lesion_nor_scan(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "plain", "p1/flair.nii.gz", f"p1/flair_{name}.nii.gz", "p2/flair.nii.gz", "p2/flair_surface_mask.nii.gz")
+    make(tmp_path / "bids", "sub-1/anat/sub-1_T1w.nii.gz", f"sub-1/anat/sub-1_mod-T1w_{name}.nii.gz")
+    assert [row.lesion for row in find_layout(tmp_path / "plain")] == ["", "p2/flair_surface_mask.nii.gz"]
+    assert [row.lesion for row in find_layout(tmp_path / "bids")] == [""]
+
+
 def test_plain_pairs_by_name_where_patients_share_a_folder(tmp_path: Path) -> None:
     make(tmp_path, *(f"c{n}.png" for n in range(12)), "c3_mask.png", "c11_mask.png")
     lesions = {row.image: row.lesion for row in find_layout(tmp_path) if row.lesion}
