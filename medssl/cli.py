@@ -122,7 +122,7 @@ def prepare(
         folder: Scans as table, BIDS, nnU-Net or plain layout.
         out: The store; a run that was stopped goes on where it was.
         layout: Name of the layout, where it is not found by itself.
-        labels: Table with labels.
+        labels: Table with labels, patients, masks of lesion or of what was defaced.
         like: Bundle whose preprocessing is used, to evaluate it on these scans; scans that it has learned from are refused.
         spacing_mm: Voxel size of the store, such as [0.8,0.8,2.0]; a 0 keeps each scan's own. The typical one by default.
         four_d: Refuse files of several volumes, or split them into a scan a volume.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.data.defaced import without_region
 from medssl.data.entry import FORMAT, Entry, encode, entry_key, entry_path, write_entry
 from medssl.data.fingerprint import Bits, fingerprint
 from medssl.data.manifest import ManifestRow, row_warnings
@@ -36,6 +37,7 @@ _POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in other
 _MAY_POINT_ELSEWHERE = (".nii", ".nrrd", ".mha")  # they may lie in one other file
 _LEARNED = 2  # version of what is remembered of a scan; what was remembered before is read again
 _SAME_PLACE = 0.1  # of a voxel: grids whose corners lie further apart are not the same
+_MOST_DEFACED = 0.5  # of a scan; a mask of more may say what was kept
 _RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
 
 
@@ -55,6 +57,7 @@ class Intake:
         content_sha256: Hash of all that a stored scan is made from: voxels, place and mask.
         signs: Fingerprint of the scan; None when refused.
         format: Format by content; empty where nothing was read.
+        defaced_share: Share of the voxels that a mask says were defaced; None where none is given.
     """
 
     row: ManifestRow
@@ -68,6 +71,7 @@ class Intake:
     content_sha256: str = ""
     signs: Bits | None = None
     format: str = ""
+    defaced_share: float | None = None
 
     @property
     def status(self) -> str:
@@ -89,7 +93,13 @@ class Intake:
             "spacing_mm": self.spacing_mm,
             "affine_ras": self.affine_ras,
             "voxels_sha256": self.voxels_sha256 or None,
+            **self.extras,
         }
+
+    @property
+    def extras(self) -> dict[str, object]:
+        """What only some records have."""
+        return {} if self.defaced_share is None else {"defaced_share": round(self.defaced_share, 6)}
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def keep(storing: Storing) -> bool:
         return False
     was_there = entry_path(storing.store, storing.row.scan_id, storing.key, "json").exists()
     image, lesion = read_row(storing.folder, storing.row, storing.preprocess.read)
-    if _content_sha256(image, lesion) != storing.content_sha256:
+    if content_sha256(image, lesion) != storing.content_sha256:
         raise ScanError("changed_while_read", f"scan {storing.row.scan_id} is not what it was when it was read; run medssl prepare again")
     _put(storing, image, lesion)
     return was_there
@@ -189,25 +199,29 @@ class _Parts:
     """What a row was read from, put together.
 
     Args:
-        image: The channels in one volume.
+        image: The channels in one volume, without what was defaced.
         lesion: The mask in the same place, None where there is none.
         first: The first channel that is there.
-        warnings: Codes of what is odd about the channels and the mask.
+        warnings: Codes of what is odd about the channels and the masks.
+        original: The channels as the files hold them.
+        defaced_share: See `Intake`.
     """
 
     image: Volume
     lesion: Volume | None
     first: Scan
     warnings: tuple[str, ...]
+    original: Volume
+    defaced_share: float | None
 
 
 def read_row(folder: Path, row: ManifestRow, options: ReadOptions = AS_STORED) -> tuple[Volume, Volume | None]:
     """The scan of a row, its channels stacked, and its mask where it has one, both in RAS order and in one place.
 
-    A sequence that the scan lacks is a channel of zeros.
+    A sequence that the scan lacks is a channel of zeros; a region that was defaced is background.
 
     Raises:
-        ScanError: Unreadable, `channel_mismatch` between channels, or `label_mismatch` between scan and mask.
+        ScanError: Unreadable, `channel_mismatch` between channels, `label_mismatch` between scan and mask, or what `without_region` raises.
     """
     parts = _read_parts(folder, row, options)
     return parts.image, parts.lesion
@@ -221,14 +235,25 @@ def _read_parts(folder: Path, row: ManifestRow, options: ReadOptions) -> _Parts:
     absent = np.zeros_like(first.volume.array)
     stacked = np.concatenate([channels[part].volume.array if part else absent for part in row.image.split(";")])
     image, warnings = replace(first.volume, array=stacked), [code for channel in channels.values() for code in channel.warnings]
-    if not row.lesion:
-        return _Parts(image, None, first, tuple(dict.fromkeys(warnings)))
-    mask = read_scan(folder / row.lesion, options, constant_allowed=True)
+    (lesion, of_lesion), (region, of_region) = (_read_mask(folder, row, column, image, options) for column in ("lesion", "defaced"))
+    warnings += [*of_lesion, *of_region]
+    original, share = image, None
+    if region is not None:
+        defaced = region.array[0] > 0
+        image, share = without_region(image, defaced, None if lesion is None else lesion.array[0] > 0), float(defaced.mean())
+        warnings += ["mostly_defaced"] * (share > _MOST_DEFACED)
+    return _Parts(image, lesion, first, tuple(dict.fromkeys(warnings)), original, share)
+
+
+def _read_mask(folder: Path, row: ManifestRow, column: str, image: Volume, options: ReadOptions) -> tuple[Volume | None, tuple[str, ...]]:
+    """The mask that a column names, None where it is empty, and codes of what is odd about it."""
+    if not getattr(row, column):
+        return None, ()
+    mask = read_scan(folder / getattr(row, column), options, constant_allowed=True)
     if not _is_in_place(mask.volume, image):
-        raise ScanError("label_mismatch", f"the mask has shape {mask.volume.shape} or place unlike the scan's {image.shape}")
+        raise ScanError("label_mismatch", f"the {column} mask has shape {mask.volume.shape} or place unlike the scan's {image.shape}")
     array, is_whole = drawn(mask.volume.array, lossy=mask.source.format == "jpeg")
-    warnings += [*mask.warnings, *([] if is_whole else ["mask_not_whole"])]
-    return _Parts(image, replace(mask.volume, array=array, affine=image.affine), first, tuple(dict.fromkeys(warnings)))
+    return replace(mask.volume, array=array, affine=image.affine), (*mask.warnings, *["mask_not_whole"] * (not is_whole))
 
 
 def _is_in_place(one: Volume, other: Volume) -> bool:
@@ -267,7 +292,7 @@ def _filled(row: ManifestRow, told: Mapping[str, str]) -> ManifestRow:
 
 
 def _learned(row: ManifestRow, parts: _Parts) -> Intake:
-    image, lesion = parts.image, parts.lesion
+    image, lesion = parts.original, parts.lesion
     has_lesion = row.has_lesion if lesion is None else str(int(bool(np.any(lesion.array))))
     full = replace(row, sha256=exact_sha256(image), has_lesion=has_lesion, modality=image.modality or row.modality, nominal=image.nominal)
     return Intake(
@@ -277,13 +302,15 @@ def _learned(row: ManifestRow, parts: _Parts) -> Intake:
         affine_ras=image.affine.tolist(),
         warnings=(*parts.warnings, *row_warnings(row)),
         voxels_sha256=voxels_sha256(image),
-        content_sha256=_content_sha256(image, lesion),
+        content_sha256=content_sha256(parts.image, lesion),
         signs=fingerprint(image),
         format=parts.first.source.format,
+        defaced_share=parts.defaced_share,
     )
 
 
-def _content_sha256(image: Volume, lesion: Volume | None) -> str:
+def content_sha256(image: Volume, lesion: Volume | None) -> str:
+    """Hash of all that a stored scan is made from: what `read_row` gives."""
     mask = "" if lesion is None else _mask_sha256(lesion.array[0])
     return hashlib.sha256(json.dumps([exact_sha256(image), image.affine.tolist(), image.nominal, mask]).encode()).hexdigest()
 
@@ -313,6 +340,7 @@ def _memory(intake: Intake, stamp: str, told: Mapping[str, str]) -> dict[str, An
         "voxels_sha256": intake.voxels_sha256,
         "content_sha256": intake.content_sha256,
         "signs": "" if intake.signs is None else base64.b64encode(intake.signs.tobytes()).decode(),
+        **intake.extras,
     }
 
 
@@ -334,6 +362,7 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
         content_sha256=record["content_sha256"],
         signs=signs,
         format=record["format"],
+        defaced_share=record.get("defaced_share"),
     )
 
 
@@ -342,8 +371,9 @@ def _stamp(reading: Reading) -> tuple[str, bool]:
     row = reading.row
     found = [f"{FORMAT} {_LEARNED} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
     found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
+    found += [f"defaced {row.defaced}"] if row.defaced else []
     newest = 0
-    for part in (*row.sources, *([row.lesion] if row.lesion else [])):
+    for part in filter(None, (*row.sources, row.lesion, row.defaced)):
         for path in _files(reading.folder / part, reading.folder):
             facts = path.stat()
             newest = max(newest, facts.st_ctime_ns, facts.st_mtime_ns)

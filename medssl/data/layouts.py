@@ -30,7 +30,7 @@ _BIDS_MASK = re.compile(r"(lesion[a-z-]*|mask|dseg|roi|probseg)$", re.IGNORECASE
 _BIDS_UNNAMED = re.compile(r"_(dseg|probseg)$", re.IGNORECASE)
 _TISSUE_PIPELINES = frozenset({"fmriprep", "smriprep", "freesurfer", "fastsurfer", "cat12", "qsiprep"})  # they segment tissue
 _BIDS_DRAWN_ON = ("FLAIR", "T1w", "T2w")  # where a mask does not name its sequence, the first of these that exists
-_TOLD = ("lesion", "label", "modality", "site", "split", "age", "sex", "has_lesion", "report")  # by a table to a layout
+_TOLD = ("lesion", "label", "modality", "site", "split", "age", "sex", "has_lesion", "report", "defaced")  # by a table to a layout
 _INNER = re.compile(rf"t\d{{3,}}|{SERIES.pattern}")  # a volume of a file, a series of a folder
 _MAX_ID = 112  # letters of a scan_id that a number can be put behind
 
@@ -72,12 +72,18 @@ def split_volumes(folder: Path, rows: Sequence[ManifestRow], options: ReadOption
 
 def _volumes(folder: Path, row: ManifestRow, options: ReadOptions) -> list[ManifestRow]:
     images = _parts(folder, row.image, options)
-    lesions = _parts(folder, row.lesion, options) if row.lesion else []
     if len(images) < 2:
         return [row]
-    lesions = lesions if len(lesions) == len(images) else [row.lesion] * len(images)
+    masks = [_masks(folder, mask, options, count=len(images)) for mask in (row.lesion, row.defaced)]
     names = [f"{row.scan_id[:_MAX_ID]}-{PurePosixPath(image).name}" for image in images]
-    return [replace(row, scan_id=name, image=image, lesion=lesion) for name, image, lesion in zip(names, images, lesions, strict=True)]
+    volumes = zip(names, images, *masks, strict=True)
+    return [replace(row, scan_id=name, image=image, lesion=lesion, defaced=defaced) for name, image, lesion, defaced in volumes]
+
+
+def _masks(folder: Path, mask: str, options: ReadOptions, *, count: int) -> list[str]:
+    """The mask of each of `count` volumes: one of as many, or the same."""
+    parts = _parts(folder, mask, options) if mask else []
+    return parts if len(parts) == count else [mask] * count
 
 
 def _parts(folder: Path, image: str, options: ReadOptions) -> list[str]:
@@ -112,7 +118,9 @@ def _complete(rows: Sequence[ManifestRow], labels: Sequence[ManifestRow], patien
         raise ManifestError(
             "not_found", f"the labels name {len(lost)} scans that the layout does not find; leave --layout out to use the table"
         )
-    masks = {row.lesion for row in labels}  # whatever they are called
+    regions = {row.defaced for row in labels} - {""}
+    masks = regions | {row.lesion for row in labels}  # whatever they are called
+    rows = [replace(row, lesion="") if row.lesion in regions else row for row in rows]
     return [_filled(row, by_image[row.image], patients) if row.image in by_image else row for row in rows if row.image not in masks]
 
 
@@ -145,7 +153,7 @@ def _table(folder: Path) -> list[ManifestRow]:
 def _named(folder: Path, table: Path) -> list[ManifestRow]:
     """The scans that a table names; how many files it does not name is said."""
     rows = Manifest.read(table, root=folder).rows
-    named = {part for row in rows for part in (*row.sources, row.lesion)}
+    named = {part for row in rows for part in (*row.sources, row.lesion, row.defaced)}
     named |= {str(PurePosixPath(part).parent) for part in named if _INNER.fullmatch(PurePosixPath(part).name)}
     left = sum(not named & {str(path), *map(str, path.parents)} for path in files_below(folder) if is_image(path) or path.suffix == ".dcm")
     if left:

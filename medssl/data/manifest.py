@@ -67,6 +67,7 @@ class ManifestRow:
         field: Field strength or tube voltage, such as `3 T` or `120 kV`.
         slice_mm: Distance of the slices of the scan as it was made.
         report: A sentence on the scan, such as its radiology report, for pretraining on images and text; it stays in manifests.
+        defaced: Mask of the region that was defaced, relative to the data folder; empty where none is given.
     """
 
     scan_id: str
@@ -87,6 +88,7 @@ class ManifestRow:
     field: str = ""
     slice_mm: str = ""
     report: str = ""
+    defaced: str = ""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -134,15 +136,16 @@ class Manifest:
         return cls(tuple(name_rows(_drop_repeats(rows))))
 
     def write(self, path: Path) -> None:
-        """Write as CSV, in one step: a reader sees the old table or the new one.
+        """Write as CSV, in one step: a reader sees the old table or the new one. Where no row names a defaced region, no column does.
 
         Raises:
             NoSpaceError: The disk is full; the old table is intact.
         """
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([_cell(value) for value in asdict(row).values()] for row in self.rows)
+        columns = [name for name in COLUMNS if name != "defaced" or any(row.defaced for row in self.rows)]
+        writer.writerow(columns)
+        writer.writerows([_cell(getattr(row, name)) for name in columns] for row in self.rows)
         write_text(path, text.getvalue())
 
     def split(self, name: str) -> tuple[ManifestRow, ...]:
@@ -157,7 +160,7 @@ class Manifest:
         """Identity of the content, whatever the order of the rows, the notes on leakage and what is only told in reports."""
         rows = sorted((asdict(row) for row in self.rows), key=lambda row: str(row["scan_id"]))
         for row in rows:
-            for note in _NOTES:
+            for note in (*_NOTES, *([] if row["defaced"] else ["defaced"])):
                 del row[note]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
@@ -258,14 +261,14 @@ def _parse(cells: Mapping[str, str], number: int, *, table: Path, root: Path | N
     own = _OWN_COLUMN in cells
     label = "" if "label" not in cells or (own and not known["label"]) else label_of(known["label"], where)
     image = ";".join(part and _place(part, where, table=table, root=root) for part in _sequences(known["image"], where))
-    lesion = _place(known["lesion"], where, table=table, root=root) if known["lesion"] else ""
+    masks = {name: known[name] and _place(known[name], where, table=table, root=root) for name in ("lesion", "defaced")}
     split = known["split"].casefold()
     if known["scan_id"] and not _SCAN_ID.fullmatch(known["scan_id"]):
         raise ManifestError("bad_row", f"{where} has a scan_id that is not fit for a file name; letters, digits, . _ - are allowed")
     if known["has_lesion"] not in ("", "0", "1"):
         raise ManifestError("bad_label", f"{where} has has_lesion neither 0, 1 nor empty")
     nominal = known["nominal"].casefold() in ("1", "true")
-    changed = {"image": image, "lesion": lesion, "label": label, "split": _SPLITS.get(split, split)}
+    changed = {"image": image, **masks, "label": label, "split": _SPLITS.get(split, split)}
     return ManifestRow(**{**known, **changed, "nominal": nominal})  # type: ignore[arg-type]
 
 

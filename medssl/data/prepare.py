@@ -118,7 +118,17 @@ def _usable(intakes: Sequence[Intake], folder: Path) -> list[Intake]:
     if not usable:
         found = ", ".join(f"{count} {code}" for code, count in _reasons(intakes).items()) or "nothing that looks like a scan"
         raise ManifestError("no_rows", f"no usable scan in {folder.name}: {found}; medssl check says why")
+    _tell_defaced(usable)
     return usable
+
+
+def _tell_defaced(usable: Sequence[Intake]) -> None:
+    """Say how much of the scans was taken for background, so that a mask of what was kept is noticed."""
+    shares = [intake.defaced_share for intake in usable if intake.defaced_share is not None]
+    if shares:
+        logger.info(
+            "%d scans have a mask of what was defaced: %.1f to %.1f %% of a scan", len(shares), 100 * min(shares), 100 * max(shares)
+        )
 
 
 def _claim(out: Path, old: Index | None, new: Index, usable: Sequence[Intake]) -> None:

@@ -1,6 +1,7 @@
 """Why a scan was refused or is read with a warning: one code, one sentence. Docs: `docs/intake.md`."""
 
 REASONS: dict[str, str] = {
+    "all_defaced": "The defaced region leaves nothing of the scan but one value.",
     "bad_charset": "The character set is unknown or a text cannot be decoded; no pixel depends on it.",
     "bad_datatype": "The voxel type is unknown, complex or colour.",
     "bad_header": "A header field has no meaning.",
@@ -30,6 +31,7 @@ REASONS: dict[str, str] = {
     "gantry_tilt": "The slice axis is not along the normal of the slices; the sheared affine is kept. Rejected when the gaps vary too.",
     "inflated_size": "A compressed file grows beyond what its header declares or beyond the cap.",
     "left_right_ambiguous": "Two geometries of equal rank disagree in handedness.",
+    "lesion_defaced": "Lesion was drawn in the defaced region, where nothing is left of it.",
     "localizer_dropped": "A localizer inside a series was left out.",
     "member_count": "The archive has more members than the cap.",
     "misaligned_slice": "A slice is shifted in its own plane.",
@@ -39,6 +41,7 @@ REASONS: dict[str, str] = {
     "missing_slice": "There is a gap of about a whole number of steps between slices.",
     "missing_tag": "A tag without which the pixels cannot be read is absent.",
     "modality_lut": "A table (Modality LUT Sequence) in place of slope and intercept gives the values their unit; it is not applied.",
+    "mostly_defaced": "The defaced region is more than half of the scan.",
     "mosaic": "A Siemens mosaic holds many slices as tiles of one image; it is not decoded.",
     "nested_archive": "An archive inside an archive is not opened.",
     "nesting": "Sequences are nested deeper than the cap.",
@@ -58,8 +61,8 @@ REASONS: dict[str, str] = {
     "orientation_code_disagrees": "The orientation code of a MetaImage contradicts its matrix; the matrix was used.",
     "orientation_varies": "The orientation changes inside a series.",
     "channel_mismatch": "The channels of a scan differ in shape or place, or are not as many as the model takes.",
-    "mask_not_whole": "The mask holds fractions or shades of grey; lesion is where it reaches half of its range.",
-    "label_mismatch": "The mask has another shape or place than its scan.",
+    "mask_not_whole": "The mask holds fractions or shades of grey; its voxels count where they reach half of its range.",
+    "label_mismatch": "A mask has another shape or place than its scan.",
     "path_escape": "A detached data file, a link or an archive member leads out of its folder.",
     "patient_mismatch": "One series carries two patients.",
     "pixeldata_length": "The pixel data are longer (warning) or shorter (rejected) than declared.",
@@ -117,6 +120,7 @@ WARNINGS: frozenset[str] = BOTH | {
     "missing_file_meta",
     "missing_preamble",
     "missing_sequence",
+    "mostly_defaced",
     "no_rescale",
     "orientation_code_disagrees",
     "pixelrep_mismatch",

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from medssl.data.classes import scan_label
 from medssl.data.dataset import Case, load_cases
-from medssl.data.intake import read_row
+from medssl.data.intake import content_sha256, read_row
 from medssl.data.manifest import ManifestRow
 from medssl.data.preprocess import Preprocess
 from medssl.data.seals import read_sealed, seal
@@ -30,7 +30,6 @@ from medssl.errors import ManifestError, ScanError, UsageError
 from medssl.evaluation.robustness import Outcome
 from medssl.evaluation.segmentation import dice
 from medssl.files import write_whole
-from medssl.io.voxels import exact_sha256
 from medssl.scoring.predictor import Predictor, Result
 from medssl.views.corruptions import CORRUPTIONS, SEVERITIES
 from medssl.views.retests import RETESTS
@@ -168,7 +167,8 @@ class Panel:
     def _loaded(self, subject: Subject) -> tuple[Volume, Preprocess]:
         """The scan as it can be damaged, and what makes the network's input of it."""
         if subject.origin == "original":
-            return replace(_read(self.store, subject.row), modality=subject.modality), self.store.preprocess
+            image, _ = _read(self.store, subject.row)
+            return replace(image, modality=subject.modality), self.store.preprocess
         return self._stored(subject), replace(self.store.preprocess, spacing_mm=None, matrix=None, crop_foreground=False)
 
     def _stored(self, subject: Subject) -> Volume:
@@ -263,16 +263,15 @@ def subject_of(store: Store, case: Case) -> Subject:
 def _is_there(store: Store, row: ManifestRow) -> bool:
     """Whether the data folder can be reached and still holds the scan that was prepared."""
     try:
-        return exact_sha256(_read(store, row)) == row.sha256
+        return content_sha256(*_read(store, row)) == store.index.scans[row.scan_id][1]
     except (ScanError, UsageError, OSError):
         return False
 
 
-def _read(store: Store, row: ManifestRow) -> Volume:
-    """The scan from the data folder of the store."""
+def _read(store: Store, row: ManifestRow) -> tuple[Volume, Volume | None]:
+    """The scan and its mask from the data folder of the store."""
     folder = Path(os.path.normpath(store.folder.resolve() / store.index.source))
-    image, _ = read_row(folder, replace(row, lesion=""), store.preprocess.read)
-    return image
+    return read_row(folder, row, store.preprocess.read)
 
 
 def _is_done(panel: Panel, condition: Condition, folder: Path) -> bool:

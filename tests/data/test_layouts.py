@@ -262,6 +262,16 @@ def test_what_a_table_says_is_a_mask_is_no_scan_of_the_layout(tmp_path: Path) ->
     assert [(row.image, row.lesion) for row in rows] == [("p1/a.nii.gz", "p1/drawn.nii.gz"), ("p2/a.nii.gz", "")]
 
 
+def test_what_a_table_says_is_defaced_is_neither_scan_nor_lesion_of_the_layout(tmp_path: Path) -> None:
+    make(tmp_path, "p1/a.nii.gz", "p1/mask.nii.gz", "p2/a.nii.gz", "p2/nose.nii.gz")
+    (tmp_path / "labels.csv").write_text("path,defaced\np1/a.nii.gz,p1/mask.nii.gz\np2/a.nii.gz,p2/nose.nii.gz\n")
+    rows = find_layout(tmp_path, layout="plain", labels=tmp_path / "labels.csv")
+    assert [(row.image, row.lesion, row.defaced) for row in rows] == [
+        ("p1/a.nii.gz", "", "p1/mask.nii.gz"),
+        ("p2/a.nii.gz", "", "p2/nose.nii.gz"),
+    ]
+
+
 def test_a_patient_that_a_table_and_a_folder_spell_in_two_ways_has_the_first_spelling(tmp_path: Path) -> None:
     make(tmp_path, "P 1/a.nii.gz", "p2/a.nii.gz", "p3/a.nii.gz")
     (tmp_path / "labels.csv").write_text("path,patient\np2/a.nii.gz,p1\n")
@@ -273,6 +283,12 @@ def test_files_that_a_table_does_not_name_are_counted(tmp_path: Path, caplog: py
     (tmp_path / "labels.csv").write_text("path,lesion\np1/a.nii.gz,p1/mask.nii.gz\np3,\np4/a.nii.gz/t000,\ngone.nii,\n")
     assert len(find_layout(tmp_path, labels=tmp_path / "labels.csv")) == 4
     assert "1 image files are not in labels.csv and were left out" in caplog.text
+
+
+def test_masks_that_a_table_names_are_not_counted_as_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "a.nii.gz", "lesion.nii.gz", "face.nii.gz")
+    (tmp_path / "images.csv").write_text("path,patient,lesion,defaced\na.nii.gz,P1,lesion.nii.gz,face.nii.gz\n")
+    assert (len(find_layout(tmp_path)), "left out" in caplog.text) == (1, False)
 
 
 def test_the_manifest_of_a_store_is_no_table_of_the_folder(tmp_path: Path) -> None:
@@ -363,8 +379,9 @@ def test_a_file_that_is_not_there_is_one_row_to_be_refused(tmp_path: Path, image
 def test_a_mask_of_as_many_volumes_is_split_with_its_scan(tmp_path: Path) -> None:
     for name in ("a", "m"):
         nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
-    rows = split_volumes(tmp_path, [ManifestRow("a", "P1", "a.nii", lesion="m.nii")], ReadOptions(four_d="split"))
+    rows = split_volumes(tmp_path, [ManifestRow("a", "P1", "a.nii", lesion="m.nii", defaced="m.nii")], ReadOptions(four_d="split"))
     assert [(row.image, row.lesion) for row in rows] == [("a.nii/t000", "m.nii/t000"), ("a.nii/t001", "m.nii/t001")]
+    assert [row.defaced for row in rows] == ["m.nii/t000", "m.nii/t001"]
 
 
 def test_a_case_without_a_channel_that_others_have_keeps_the_place_empty(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_split_holds_its_rows_only() -> None:
         ("image,label\n../a.nii,1\n", "path_escape"),
         ("image,label\nx\\..\\..\\a.nii,1\n", "path_escape"),
         ("image,lesion\na.nii,../b.nii\n", "path_escape"),
+        ("image,defaced\na.nii,../b.nii\n", "path_escape"),
         ("image,patient,label\na.nii,P1,1\n./a.nii,P1,0\n", "conflicting_rows"),
         ("image,patient,split\na.nii,P1,train\nb.nii,p1 ,test\n", "patient_leak"),
         ("scan_id,image\n../a,a.nii\n", "bad_row"),

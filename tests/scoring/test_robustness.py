@@ -134,6 +134,22 @@ def test_an_edited_scan_is_not_taken_for_the_prepared_one(tmp_path: Path) -> Non
     assert [subject_of(store, case).origin for case in load_cases(store, store.manifest.rows)] == ["prepared", "original", "original"]
 
 
+def test_damage_is_done_to_what_is_left_of_a_defaced_scan(tmp_path: Path, predictor: Predictor) -> None:
+    face = np.zeros(SHAPE, np.uint8)
+    face[12:20, 4:16] = 1
+    save(tmp_path / "scans" / "face.nii.gz", face)
+    prepared(tmp_path)
+    table = tmp_path / "scans" / "patients.csv"
+    header, *lines = table.read_text().split()
+    table.write_text("\n".join([f"{header},defaced", *(f"{line},face.nii.gz" for line in lines)]))
+    prepare(tmp_path / "scans", tmp_path / "store", preprocess=Preprocess())
+    panel = panel_of(predictor, Store(tmp_path / "store"))
+    assert {subject.origin for subject in panel.subjects} == {"original"}
+    assert not panel._loaded(panel.subjects[0])[0].array[0][face > 0].any()
+    save(tmp_path / "scans" / "face.nii.gz", np.roll(face, 1, axis=0))
+    assert {subject.origin for subject in panel_of(predictor, panel.store).subjects} == {"prepared"}
+
+
 @pytest.mark.parametrize("name", RETESTS)
 def test_the_truth_follows_a_repeated_scan(panel: Panel, name: str) -> None:
     outcome, clean = next(panel.outcomes(Condition("again", name))), next(panel.outcomes(CLEAN))
