@@ -14,10 +14,10 @@ from medssl.volume import Volume
 
 
 def without_region(image: Volume, region: NDArray[np.bool_], lesion: NDArray[np.bool_] | None = None) -> Volume:
-    """A scan whose defaced region holds, in each channel, the darkest value around it.
+    """A scan whose defaced region holds, in each channel, what air has around it: the 1st percentile.
 
-    Nothing of the region is left, neither in statistics of the scan nor in a voxel that is interpolated at its edge, and no level that is
-    drawn between background and tissue lies below it. Values that are not finite count as 0, as they do when a scan is prepared.
+    Nothing of the region is left, neither in statistics of the scan nor in a voxel that is interpolated at its edge, and levels between
+    background and tissue, which start from that percentile too, lie above it. Values that are not finite count as 0, as they do when a scan is prepared.
 
     Args:
         image: (C, I, J, K).
@@ -33,5 +33,5 @@ def without_region(image: Volume, region: NDArray[np.bool_], lesion: NDArray[np.
     around = [np.nan_to_num(channel[~region], nan=0.0, posinf=0.0, neginf=0.0) for channel in image.array]
     if not any(np.any(values != values[:1]) for values in around):
         raise ScanError("all_defaced", "the defaced region leaves nothing of the scan; is the mask 0 where the scan was left as it was?")
-    darkest = np.array([values.min() for values in around], image.array.dtype)
-    return replace(image, array=np.where(region, darkest[:, None, None, None], image.array))
+    air = np.array([np.percentile(values, 1, method="lower") for values in around], image.array.dtype)
+    return replace(image, array=np.where(region, air[:, None, None, None], image.array))

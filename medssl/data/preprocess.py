@@ -161,8 +161,8 @@ def _inside(channel: Float) -> Float:
 
 
 def _background_level(channel: Float) -> float:
-    """A level between air and tissue: a tenth of the way from the darkest to the 99th percentile, robust to hot spots."""
-    low, high = float(channel.min()), float(np.percentile(channel, 99))
+    """A level between air and tissue: a tenth of the way from the 1st to the 99th percentile, robust to hot spots and dark ringing."""
+    low, high = (float(value) for value in np.percentile(channel, (1, 99)))
     return low + 0.1 * (high - low)
 
 

@@ -40,6 +40,16 @@ def test_zscore_has_mean_0_and_deviation_1_over_the_foreground() -> None:
     assert abs(values.std() - 1) < 0.01
 
 
+def test_a_few_voxels_below_air_leave_air_outside() -> None:
+    plain, ringing = scan((32, 32, 4)), scan((32, 32, 4))
+    for volume in (plain, ringing):
+        volume.array[:, :12] = 0  # air
+    ringing.array[0, 13, ::8, 0] = -30
+    found, expected = (Preprocess(crop_foreground=True)(volume).array for volume in (ringing, plain))
+    assert found.shape == expected.shape == (1, 22, 32, 4)
+    np.testing.assert_allclose(np.median(found), np.median(expected), atol=0.01)
+
+
 def test_a_window_maps_hu_to_0_and_1() -> None:
     volume = Volume(np.array([-500.0, -160.0, 40.0, 240.0, 900.0], np.float32).reshape(1, 5, 1, 1), np.eye(4))
     values = Preprocess(intensity="window", window_hu=(-160, 240))(volume).array.ravel()
