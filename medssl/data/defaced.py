@@ -17,7 +17,8 @@ def without_region(image: Volume, region: NDArray[np.bool_], lesion: NDArray[np.
     """A scan whose defaced region holds, in each channel, what air has around it: the 1st percentile.
 
     Nothing of the region is left, neither in statistics of the scan nor in a voxel that is interpolated at its edge, and levels between
-    background and tissue, which start from that percentile too, lie above it. Values that are not finite count as 0, as they do when a scan is prepared.
+    background and tissue, which start from that percentile too, lie above it. Values that are not finite count as 0, as they do when a
+    scan is prepared.
 
     Args:
         image: (C, I, J, K).
