@@ -53,8 +53,10 @@ def test_pretraining_ends_with_a_bundle_logs_and_a_checkpoint(tmp_path: Path, st
     assert (method != "mae.MAE") or len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2
 
 
-def test_the_same_config_gives_the_same_weights(tmp_path: Path, store: Path) -> None:
-    first, again = (launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / name)]) for name in "ab")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_same_config_gives_the_same_weights(tmp_path: Path, store: Path, precision: str) -> None:
+    config = pretrain_config(tmp_path, store, precision=precision)
+    first, again = (launch_pretrain([*config, "--out", str(tmp_path / name)]) for name in "ab")
     assert first.weights_id == again.weights_id
 
 
@@ -81,11 +83,11 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert resumed.weights_id == whole.weights_id
 
 
-@pytest.mark.parametrize("network", ["decoder.ViTSegmenter", "heads.ViTClassifier"])
-def test_fine_tuning_locks_thresholds_and_keeps_the_lineage(tmp_path: Path, store: Path, network: str) -> None:
+@pytest.mark.parametrize(("network", "precision"), [("decoder.ViTSegmenter", "bf16-mixed"), ("heads.ViTClassifier", "32-true")])
+def test_fine_tuning_locks_thresholds_and_keeps_the_lineage(tmp_path: Path, store: Path, network: str, precision: str) -> None:
     encoder = launch_pretrain([*pretrain_config(tmp_path, store), "--out", str(tmp_path / "run")])
     config = finetune_config(tmp_path, store, network, tmp_path / "run" / "bundle")
-    bundle = launch_finetune([*config, "--out", str(tmp_path / "fine")])
+    bundle = launch_finetune([*config, "--training.precision", precision, "--out", str(tmp_path / "fine")])
     assert bundle.lineage == (encoder.model_id,)
     assert {"scan", "slice"} <= set(bundle.operating_points)
     assert bundle.operating_points["slice"]["chosen_on"] == "validation"
