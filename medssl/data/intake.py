@@ -2,12 +2,8 @@
 
 import base64
 import hashlib
-import importlib.metadata
 import json
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -23,22 +19,18 @@ from medssl.data.manifest import ManifestRow, row_warnings
 from medssl.data.masks import class_values, drawn
 from medssl.data.preprocess import Preprocess
 from medssl.data.seals import read_sealed, seal
+from medssl.data.stamp import stamp_of
 from medssl.errors import ScanError, UsageError
 from medssl.files import write_whole
 from medssl.io.dicom.case import read_case
 from medssl.io.discover import Scan, find_sources, read_scan
-from medssl.io.files import stands_there
 from medssl.io.options import AS_STORED, ReadOptions
-from medssl.io.sources import SERIES
 from medssl.io.voxels import exact_sha256, voxels_sha256
 from medssl.volume import Volume
 
-_POINTS_ELSEWHERE = (".hdr", ".img", ".nhdr", ".mhd")  # the voxels lie in other files of the folder
-_MAY_POINT_ELSEWHERE = (".nii", ".nrrd", ".mha")  # they may lie in one other file
 _LEARNED = 2  # version of what is remembered of a scan; what was remembered before is read again
 _SAME_PLACE = 0.1  # of a voxel: grids whose corners lie further apart are not the same
 _MOST_DEFACED = 0.5  # of a scan; a mask of more may say what was kept
-_RACE_NS = 100_000_000  # a file changed so shortly ago may change again without a new time
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +140,7 @@ class Storing:
 def take_in(reading: Reading) -> Intake:
     """Read a scan, or remember what was learned of it when its files are those of then."""
     row = reading.row
-    stamp, is_settled = _stamp(reading)
+    stamp, is_settled = stamp_of(reading.folder, row, reading.options, version=f"{FORMAT} {_LEARNED}")
     memory = reading.store / "readings" / f"{row.scan_id}.json"
     known = _recalled(memory, stamp, row)
     if known is not None:
@@ -364,37 +356,3 @@ def _recalled(memory: Path, stamp: str, row: ManifestRow) -> Intake | None:
         format=record["format"],
         defaced_share=record.get("defaced_share"),
     )
-
-
-def _stamp(reading: Reading) -> tuple[str, bool]:
-    """A digest of the files a scan is read from, as the file system tells them apart, and whether they have been left alone for a while."""
-    row = reading.row
-    found = [f"{FORMAT} {_LEARNED} {importlib.metadata.version('medssl')} {row.image} {row.lesion} {row.modality}"]
-    found += [f"{name} {value}" for name, value in reading.options.chosen().items()]
-    found += [f"defaced {row.defaced}"] if row.defaced else []
-    newest = 0
-    for part in filter(None, (*row.sources, row.lesion, row.defaced)):
-        for path in _files(reading.folder / part, reading.folder):
-            facts = path.stat()
-            newest = max(newest, facts.st_ctime_ns, facts.st_mtime_ns)
-            found.append(f"{path.relative_to(reading.folder)} {facts.st_ino} {facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}")
-    return hashlib.sha256("\n".join(found).encode(errors="surrogateescape")).hexdigest(), time.time_ns() - newest > _RACE_NS
-
-
-def _files(path: Path, root: Path) -> Iterator[Path]:
-    """The files that a scan may be read from: one, with the one that it points to, those of a series, all of a folder, or an archive."""
-    if SERIES.fullmatch(path.name) and path.parent.is_dir() and not path.exists():
-        with suppress(UsageError):  # that it is gone is said by reading it
-            yield from (file.path for each in find_sources(path) for file in each.files)
-        return
-    while not stands_there(path) and path != root:
-        path = path.parent
-    if path.is_file() and path.suffix.lower() in _POINTS_ELSEWHERE:
-        path = path.parent
-    if path.is_file():
-        pointed = [each.data for each in find_sources(path)] if path.suffix.lower() in _MAY_POINT_ELSEWHERE else []
-        yield from (path, *(data for data in pointed if data is not None and data.is_file()))
-        return
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        yield from (Path(folder) / name for name in sorted(names) if (Path(folder) / name).exists())

@@ -1,5 +1,6 @@
 """Regions that were made unrecognisable are background for all that follows."""
 
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medssl.data import intake
+from medssl.data import intake, stamp
 from medssl.data.dataset import Crops, load_cases
 from medssl.data.defaced import without_region
 from medssl.data.intake import Intake, Reading, read_row, take_in
@@ -59,7 +60,7 @@ def take(folder: Path, **cells: str) -> Intake:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One scan, its mask, and files that count as left alone at once."""
-    monkeypatch.setattr(intake, "_RACE_NS", 0)
+    monkeypatch.setattr(stamp, "_RACE_NS", 0)
     save(tmp_path / "image.nii.gz", blurred())
     save(tmp_path / "face.nii.gz", region())
     return tmp_path
@@ -170,7 +171,7 @@ def test_a_scan_without_a_mask_has_the_records_that_it_had(folder: Path) -> None
     Manifest((found.row,)).write(folder / "manifest.csv")
     assert "defaced" not in (folder / "manifest.csv").read_text()
     rest = {name: value for name, value in vars(found.row).items() if name not in ("leakage", "vendor", "field", "slice_mm", "defaced")}
-    assert Manifest((found.row,)).digest() == intake.hashlib.sha256(json.dumps([rest], sort_keys=True).encode()).hexdigest()
+    assert Manifest((found.row,)).digest() == hashlib.sha256(json.dumps([rest], sort_keys=True).encode()).hexdigest()
 
 
 def test_what_stood_in_the_region_leaves_no_trace_in_a_store(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medssl.data import intake
+from medssl.data import stamp
 from medssl.data.intake import Intake, Reading, read_row, take_in
 from medssl.data.manifest import ManifestRow
 from medssl.errors import ScanError
@@ -24,7 +24,7 @@ def take(folder: Path, image: str, lesion: str = "") -> Intake:
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as left alone at once."""
-    monkeypatch.setattr(intake, "_RACE_NS", 0)
+    monkeypatch.setattr(stamp, "_RACE_NS", 0)
 
 
 def test_channels_of_two_places_are_refused(tmp_path: Path) -> None:
