@@ -2,9 +2,12 @@
 
 import logging
 import math
+import signal
+import threading
 import time
 from dataclasses import dataclass
-from typing import cast
+from types import FrameType
+from typing import NoReturn, cast
 
 import lightning as L
 import torch
@@ -72,6 +75,28 @@ class Divergence(L.Callback):
 def _all_finite(module: nn.Module) -> Tensor:
     """Whether all trained weights that lie on this device are finite; the device is waited for once."""
     return torch.stack([weight.detach().isfinite().all() for weight in module.parameters() if weight.requires_grad]).all()
+
+
+class Terminated(L.Callback):
+    """Leaves SIGTERM as it was: Lightning waits for other processes, which may be gone, and ends a run that is cut off with exit code 0.
+
+    Where nothing else was said, the process ends with exit code 143; the checkpoint before is intact.
+    """
+
+    def __init__(self) -> None:
+        found = signal.getsignal(signal.SIGTERM)
+        self.handler = _end if found == signal.SIG_DFL else found
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put it back, just after Lightning took it; signals are the main thread's."""
+        del trainer, pl_module
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    raise SystemExit(128 + number)
 
 
 class _Left(TimeRemainingColumn):

@@ -26,7 +26,7 @@ from medssl.errors import ConfigError, ConflictError, NoSpaceError, UsageError
 from medssl.files import write_text
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
-from medssl.training.callbacks import Divergence, ProgressLine
+from medssl.training.callbacks import Divergence, ProgressLine, Terminated
 from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.logs import logs_of
 from medssl.training.module import TrainingModule
@@ -184,7 +184,13 @@ def _trainer(training: Training, run: Run, *, title: str, unused: bool, callback
         sync_batchnorm=torch.cuda.is_available() and training.devices * training.num_nodes > 1,
         gradient_clip_val=training.clip,
         logger=logs_of(run.folder, every=min(10, every), done=run.done),
-        callbacks=[ProgressLine(title, every=every), *callbacks, Divergence(every), Checkpoints(run.folder / "checkpoints", every=every)],
+        callbacks=[
+            Terminated(),
+            ProgressLine(title, every=every),
+            *callbacks,
+            Divergence(every),
+            Checkpoints(run.folder / "checkpoints", every=every),
+        ],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=min(10, every),

@@ -1,4 +1,5 @@
 import io
+import signal
 from types import SimpleNamespace
 
 import lightning as L
@@ -6,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from medssl.training import callbacks
-from medssl.training.callbacks import Every, ProgressLine
+from medssl.training.callbacks import Every, ProgressLine, Terminated
 
 
 def idle_trainer() -> L.Trainer:
@@ -47,3 +48,20 @@ def test_three_terms_are_shown_whole_on_a_terminal_of_80_columns(done: int) -> N
 @pytest.mark.parametrize(("steps", "done", "left"), [(10, 0, 3), (10, 4, 2), (10, 9, 1), (10, 10, 0), (8, 4, 1), (3, 0, 1)])
 def test_what_is_due_every_so_many_steps_is_due_behind_the_last_one_too(steps: int, done: int, left: int) -> None:
     assert Every(4).left(steps, done=done) == left
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_sigterm_ends_a_run_as_it_was_to_before_the_training_began(before: signal.Handlers) -> None:
+    found = signal.signal(signal.SIGTERM, before)
+    try:
+        terminated = Terminated()
+        signal.signal(signal.SIGTERM, lambda *_: pytest.fail("Lightning's way"))
+        terminated.on_train_start(idle_trainer(), L.LightningModule())
+        if before == signal.SIG_DFL:
+            with pytest.raises(SystemExit) as ended:
+                signal.raise_signal(signal.SIGTERM)
+            assert ended.value.code == 143
+        else:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, found)
