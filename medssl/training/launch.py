@@ -19,6 +19,7 @@ from medssl.models.bundle import Bundle
 from medssl.training.finetuning.finetune import finetune
 from medssl.training.planning.cost import Plan
 from medssl.training.pretraining.pretrain import pretrain
+from medssl.training.ranks import join_step
 from medssl.training.rebuild import check_source, recipe_of
 from medssl.training.run import Run
 from medssl.training.scale.cluster import Job, Slurm, Submitted, submit
@@ -75,6 +76,7 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
             Job(name, tuple(args), own["out"], partial(launch, finish=finish)), Slurm(**vars(own["cluster"])), arguments["training"]
         )
     run = Run(Path(own["out"]), text, own["resume"], command=(name, *args), plan_only=own["plan"])
+    join_step(arguments["training"].devices, arguments["training"].num_nodes)
     outcome = _FUNCTIONS[name](**arguments, run=run)
     if isinstance(outcome, Bundle):
         finish(run.folder)

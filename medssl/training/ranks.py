@@ -1,7 +1,7 @@
 """The processes of one run: which of them leads, and how the others are started and ended.
 
-The leading process alone makes the run folder, writes and talks. Processes are started here, by torchrun or by SLURM; several nodes without
-SLURM run the same command each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in their environment.
+The leading process alone makes the run folder, writes and talks. Processes are started here, by torchrun or by srun; several nodes without
+them run the same command each, with NODE_RANK, MASTER_ADDR and MASTER_PORT in their environment.
 """
 
 import logging
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed
@@ -28,22 +30,57 @@ _GRACE_SECONDS = 10.0  # after one process has failed, for the leading one to no
 
 def leads() -> bool:
     """Whether this process is the first of its run; true where it is the only one."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return int(os.environ[name]) == 0
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]) == 0
     return all(int(os.environ.get(name, "0")) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 
 def started_elsewhere() -> bool:
-    """Whether somebody else starts the processes of this run: a run that this one helps, torchrun, or SLURM."""
-    return "LOCAL_RANK" in os.environ or SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
+    """Whether somebody else starts the processes of this run: a run that this one helps, torchrun, or srun."""
+    return "LOCAL_RANK" in os.environ or TorchElasticEnvironment.detect()
+
+
+def environment() -> ClusterEnvironment:
+    """Where Lightning reads of the other processes; what it takes from SLURM by itself holds for no batch script and no shell."""
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def join_step(devices: int, num_nodes: int) -> None:
+    """Take the place among the processes that srun has started together, in the words that torch and Lightning read.
+
+    A batch script and a shell are steps of one process: a run there starts the others of its node by itself.
+
+    Args:
+        devices: Processes of each node that the training asks for.
+        num_nodes: Nodes that it asks for.
+
+    Raises:
+        ConfigError: srun has started others.
+    """
+    step = {name: os.environ.get(f"SLURM_STEP_{name}", "1") for name in ("NUM_TASKS", "NUM_NODES", "ID")}
+    tasks, nodes = int(step["NUM_TASKS"]), int(step["NUM_NODES"])
+    if tasks == 1 or TorchElasticEnvironment.detect():
+        return
+    if (tasks, nodes) != (devices * num_nodes, num_nodes):
+        raise ConfigError(
+            f"srun has started {tasks} processes on {nodes} nodes, and training.devices is {devices}, training.num_nodes {num_nodes}: give "
+            "srun --nodes the one and --ntasks-per-node the other, or start one process, which starts the others of its node"
+        )
+    os.environ.update(LOCAL_RANK=os.environ["SLURM_LOCALID"], NODE_RANK=os.environ["SLURM_NODEID"])
+    os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"]))
+    os.environ.setdefault("MASTER_PORT", port_of(int(os.environ["SLURM_JOB_ID"]) + int(step["ID"])))
+
+
+def port_of(job: int) -> str:
+    """The port of a job: the same in all its processes, and below those that systems hand out by themselves."""
+    return str(12000 + job % 20000)
 
 
 def own_device() -> torch.device:
     """Where this process trains, and where networks look at scans before and after it: each process of a node has a GPU of its own."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))))
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def check_nodes(num_nodes: int) -> None:
@@ -53,15 +90,15 @@ def check_nodes(num_nodes: int) -> None:
         num_nodes: Machines that train together.
 
     Raises:
-        ConfigError: It does not, and neither SLURM nor torchrun has started this process.
+        ConfigError: It does not, and neither srun nor torchrun has started this process.
     """
-    if num_nodes == 1 or SLURMEnvironment.detect() or TorchElasticEnvironment.detect():
+    if num_nodes == 1 or TorchElasticEnvironment.detect():
         return
     missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(
             f"num_nodes is {num_nodes} and the environment lacks {', '.join(missing)}: set NODE_RANK (0, 1, ...) and the first machine's "
-            "MASTER_ADDR and MASTER_PORT on each, or start it through torchrun or SLURM"
+            "MASTER_ADDR and MASTER_PORT on each, or start it through torchrun or srun"
         )
 
 

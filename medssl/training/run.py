@@ -31,7 +31,7 @@ from medssl.training.checkpoints import Checkpoints, WholeFiles, newest
 from medssl.training.logs import logs_of
 from medssl.training.module import TrainingModule
 from medssl.training.planning.cost import Plan, Watcher, estimate
-from medssl.training.ranks import helped, leads
+from medssl.training.ranks import environment, helped, leads
 from medssl.training.scale.compiling import compile_parts
 from medssl.training.scale.sharding import spread
 from medssl.training.settings import Training
@@ -177,7 +177,7 @@ def _trainer(training: Training, run: Run, *, title: str, unused: bool, callback
         devices=training.devices,
         num_nodes=training.num_nodes,
         strategy=strategy(training, unused=unused),
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), environment()],
         accumulate_grad_batches=training.accumulate,
         use_distributed_sampler=False,  # batches know their process
         precision=training.resolved_precision,
