@@ -22,6 +22,7 @@ from medssl.data.dataset import Case, Crops
 from medssl.evaluation.classification import delong
 from medssl.evaluation.intervals import index_patients, patient_weights
 from medssl.evaluation.representation import probe_scores
+from medssl.files import write_text
 from medssl.models.architecture import Network
 from medssl.models.encoder import Encoder
 from medssl.training.protocols.features import Task, told, told_task
@@ -206,6 +207,5 @@ def advised(network: Network, cases: Sequence[Case], crops: Crops, *, pretrained
     advice = advise(network, cases, crops, pretrained=pretrained, seed=seed)
     taken = (run.folder / "config.yaml").is_file()  # by another run, which is told when this one is opened
     if leads() and not run.plan_only and not taken:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(advice), indent=1), encoding="utf-8")
+        write_text(path, json.dumps(asdict(advice), indent=1))  # whole at once, as others may be reading
     return advice
