@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from medssl.data.splits import check_seed
+from medssl.data.store import Store
 from medssl.errors import ConfigError, MedSSLError
 from medssl.models.bundle import Bundle
 from medssl.training.finetuning.finetune import finetune
@@ -71,16 +72,27 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
     if own["from_bundle"] is not None:
         precision = arguments["training"].resolved_precision
         check_source(Path(own["from_bundle"]), Path(settings.feed.store), arguments.get("bundle"), precision)
-    if own["cluster"] is not None and not own["plan"]:
-        return submit(
-            Job(name, tuple(args), own["out"], partial(launch, finish=finish)), Slurm(**vars(own["cluster"])), arguments["training"]
-        )
     run = Run(Path(own["out"]), text, own["resume"], command=(name, *args), plan_only=own["plan"])
-    join_step(arguments["training"].devices, arguments["training"].num_nodes)
+    training = arguments["training"]
+    if own["cluster"] is not None and not own["plan"]:
+        _check_before_queue(run, arguments)
+        return submit(Job(name, tuple(args), own["out"], partial(launch, finish=finish)), Slurm(**vars(own["cluster"])), training)
+    join_step(training.devices, training.num_nodes)
     outcome = _FUNCTIONS[name](**arguments, run=run)
     if isinstance(outcome, Bundle):
         finish(run.folder)
     return outcome
+
+
+def _check_before_queue(run: Run, arguments: dict[str, Any]) -> None:
+    """What would end the job at once is said before it waits in the queue."""
+    feed = arguments["feed"]
+    Store(feed.store)
+    arguments["training"].check_batch(feed.batch_size)
+    if arguments.get("bundle") is not None:
+        Bundle.read(arguments["bundle"])
+    if arguments.get("folds") is None:  # folds that are run one by one share a folder
+        run.check()
 
 
 def _settings(parser: ArgumentParser, args: list[str], name: str) -> Namespace:

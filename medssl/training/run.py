@@ -67,11 +67,22 @@ class Run:
         """Make the folder and record the configuration; the leading process does, where it is not for a plan alone.
 
         Raises:
-            ConflictError: The folder holds a run already, or one of another configuration.
+            ConflictError: See `check`.
+            UsageError: See `check`.
         """
-        record = self.folder / "config.yaml"
         if self.plan_only or not leads():
             return
+        self.check()
+        write_text(self.folder / "config.yaml", self.config)
+
+    def check(self) -> None:
+        """Whether the folder is free, or holds the run to go on with.
+
+        Raises:
+            ConflictError: It holds a run already, or one of another configuration.
+            UsageError: There is nothing to go on with.
+        """
+        record = self.folder / "config.yaml"
         if record.is_file():
             if not self.resume:
                 raise ConflictError(f"{self.folder.name} holds a run already; give another out, or --resume true to go on with it")
@@ -79,7 +90,6 @@ class Run:
                 raise ConflictError(f"{self.folder.name} was started with another configuration; give another out, or the same config")
         elif self.resume:
             raise UsageError(f"nothing to resume in {self.folder.name}; run it without --resume first")
-        write_text(record, self.config)
 
     @property
     def config_hash(self) -> str:
