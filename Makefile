@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TYPED := medssl $(wildcard data_prep) $(wildcard benchmarks)
-SYSTEM_PACKAGES := chromium
+SYSTEM_PACKAGES := chromium slurm-wlm
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test app bench lint format system-deps wheel clean
@@ -51,7 +51,7 @@ bench: setup ## run every benchmark, one after the other
 		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; \
 	done
 
-system-deps: ## the browser of the app's tests (Debian and its relatives)
+system-deps: ## what tests drive: a browser, a SLURM that they start themselves (Debian and its relatives)
 	@command -v apt-get >/dev/null || { echo "no apt-get here: install $(SYSTEM_PACKAGES) by hand"; exit 0; }; \
 	missing=$$(for name in $(SYSTEM_PACKAGES); do \
 		dpkg-query -W -f '$${Status}' "$$name" 2>/dev/null | grep -q 'ok installed' || echo "$$name"; done); \
