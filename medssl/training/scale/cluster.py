@@ -104,12 +104,14 @@ class Job:
         Raises:
             SystemExit: With the exit code of an error, which is one line of the job's log.
         """
+        from submitit.core.utils import UncompletedJobError
+
         _settle()
         resume = ("--resume", "true") if self._put_back and (Path(self.out) / "config.yaml").is_file() else ()
         try:
             ended = self.launch(self.command, [*self.arguments, "--cluster", "null", *resume])
-        except (MedSSLError, OSError) as error:
-            ours = error if isinstance(error, MedSSLError) else refusal(error)
+        except (MedSSLError, OSError, UncompletedJobError) as error:
+            ours = _ours(error)
             logger.error("medssl: %s", ours)
             raise SystemExit(ours.exit_code) from error
         if not isinstance(ended, Bundle):
@@ -172,6 +174,15 @@ def _parameters(slurm: Slurm, training: Training) -> dict[str, object]:
         "slurm_srun_args": [f"--cpus-per-task={slurm.cpus}", "--kill-on-bad-exit=1"],
     }
     return {name: value for name, value in asked.items() if value not in (None, 0)}
+
+
+def _ours(error: Exception) -> MedSSLError:
+    """What ended a job, as the command says it."""
+    if isinstance(error, MedSSLError):
+        return error
+    if isinstance(error, OSError):
+        return refusal(error)
+    return MedSSLError("the time is up once more than cluster.requeues allows; give more hours, and the same command with --resume true")
 
 
 @contextmanager

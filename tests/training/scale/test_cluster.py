@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import submitit
+from submitit.core.utils import UncompletedJobError
 
 from medssl.errors import BundleError, ConfigError, ConflictError, UsageError
 from medssl.training.launch import launch
@@ -48,7 +50,14 @@ def test_a_job_that_begins_does_not_go_on_with_the_run_of_another(tmp_path: Path
 
 
 @pytest.mark.usefixtures("_settled")
-@pytest.mark.parametrize(("error", "code"), [(BundleError("damaged"), 4), (PermissionError(13, "Permission denied", "/x/out"), 2)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BundleError("damaged"), 4),
+        (PermissionError(13, "Permission denied", "/x/out"), 2),
+        (UncompletedJobError("Job not requeued because: timed-out too many times."), 2),
+    ],
+)
 def test_an_error_of_a_job_is_one_line_and_its_exit_code(caplog: pytest.LogCaptureFixture, error: Exception, code: int) -> None:
     def fails(*_: object) -> None:
         raise error
@@ -60,7 +69,6 @@ def test_an_error_of_a_job_is_one_line_and_its_exit_code(caplog: pytest.LogCaptu
 
 
 def test_a_job_that_is_cut_off_puts_itself_back() -> None:
-    pytest.importorskip("submitit")
     job = Job("pretrain", ("--seed", "1"), "run", launch)
     assert job.checkpoint().function == Job("pretrain", ("--seed", "1"), "run", launch, again=True)
 
@@ -94,7 +102,6 @@ def test_a_request_says_what_srun_and_the_queue_do_not_do_everywhere() -> None:
 
 
 def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    submitit = pytest.importorskip("submitit")
     monkeypatch.setattr(submitit.SlurmExecutor, "affinity", lambda: -1)
     with pytest.raises(ConfigError, match="no srun here"):
         submit(Job("pretrain", (), "run", launch), Slurm(), Training())
@@ -103,7 +110,6 @@ def test_slurm_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Commands of SLURM that note the environment of what they are given, and refuse it where there is a file `full`."""
-    pytest.importorskip("submitit")
     for name in ("srun", "sbatch"):
         command = tmp_path / "bin" / name
         command.parent.mkdir(exist_ok=True)
@@ -145,7 +151,6 @@ def test_what_would_end_a_job_at_once_is_said_before_it_waits(queue: Path, store
 
 
 def test_the_local_executor_is_of_one_machine() -> None:
-    pytest.importorskip("submitit")
     with pytest.raises(ConfigError, match=r"training.num_nodes is 2"):
         submit(Job("pretrain", (), "run", launch), Slurm(executor="local"), Training(num_nodes=2))
 
