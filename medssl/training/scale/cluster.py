@@ -37,6 +37,7 @@ class Slurm:
         cpus: Cores of each task.
         gpus: GPUs of each task; 0 on a cluster without.
         account: Who pays.
+        qos: Quality of service, where the site asks for one.
         constraint: Kind of node, in SLURM's words.
         logs: Folder of job scripts and logs.
         requeues: How often a job that ran out of time goes on; one that is preempted or loses its node always does.
@@ -52,6 +53,7 @@ class Slurm:
     cpus: int = 8
     gpus: int = 1
     account: str | None = None
+    qos: str | None = None
     constraint: str | None = None
     logs: str = "slurm-logs"
     requeues: int = 10
@@ -168,7 +170,7 @@ def _parameters(slurm: Slurm, training: Training) -> dict[str, object]:
         "cpus_per_task": slurm.cpus,
         "mem_gb": slurm.memory_gb,
         "timeout_min": math.ceil(slurm.hours * 60),
-        **{f"slurm_{name}": asdict(slurm)[name] for name in ("partition", "account", "constraint")},
+        **{f"slurm_{name}": asdict(slurm)[name] for name in ("partition", "account", "qos", "constraint")},
         "slurm_additional_parameters": {"requeue": True},  # whatever the cluster's default is
         # srun takes the cores from the job by itself in some versions only, and lets the others wait for one that has failed
         "slurm_srun_args": [f"--cpus-per-task={slurm.cpus}", "--kill-on-bad-exit=1"],

@@ -88,9 +88,9 @@ def test_processes_that_a_task_forks_leave_the_warning_of_slurm_to_it(monkeypatc
 
 
 def test_a_request_says_nodes_and_tasks_of_the_training_and_leaves_out_what_is_not_given() -> None:
-    asked = cluster._parameters(Slurm(partition="gpu", hours=1.5), Training(devices=4, num_nodes=2))
+    asked = cluster._parameters(Slurm(partition="gpu", qos="long", hours=1.5), Training(devices=4, num_nodes=2))
     assert (asked["nodes"], asked["tasks_per_node"], asked["gpus_per_node"], asked["timeout_min"]) == (2, 4, 4, 90)
-    assert asked["slurm_partition"] == "gpu"
+    assert (asked["slurm_partition"], asked["slurm_qos"]) == ("gpu", "long")
     assert "slurm_account" not in asked
 
 
