@@ -178,7 +178,7 @@ class ViT(TokenEncoder):
 
 def take(sequence: Tensor, indices: Tensor) -> Tensor:
     """(B, N, D) at (B, M) indices -> (B, M, D)."""
-    return sequence.gather(1, indices[:, :, None].expand(-1, -1, sequence.shape[2]))
+    return sequence[torch.arange(len(sequence), device=sequence.device)[:, None], indices]  # whose gradient sorts rows, not all values
 
 
 def _learned(count: int, width: int) -> nn.Parameter:
