@@ -127,9 +127,14 @@ class PrototypeHead(nn.Module):
         self.projector = projector(width, hidden, bottleneck, layers=3, norm=norm)
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck) * 0.02)
 
-    def forward(self, features: Tensor, *, frozen: bool = False) -> Tensor:
-        """Features (B, D) -> cosines (B, K) in float32; prototypes that are frozen get a gradient of 0, for which other processes wait."""
-        prototypes = self.prototypes.detach().lerp(self.prototypes, 0.0) if frozen else self.prototypes
+    def forward(self, features: Tensor, *, frozen: Tensor | None = None) -> Tensor:
+        """Features (B, D) -> cosines (B, K) in float32; prototypes that are frozen get a gradient of 0, for which other processes wait.
+
+        Args:
+            features: (B, D).
+            frozen: () bool, whether prototypes are; None for no.
+        """
+        prototypes = self.prototypes if frozen is None else torch.where(frozen, self.prototypes.detach(), self.prototypes)
         points = self.projector(features)
         with torch.autocast(points.device.type, enabled=False):
             cosines: Tensor = F.normalize(points.float(), dim=1) @ F.normalize(prototypes.float(), dim=1).T

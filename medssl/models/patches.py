@@ -44,7 +44,16 @@ def patches_at(images: Tensor, patch: Sequence[int], places: Tensor) -> Tensor:
     sizes = {f"p{axis}": width for axis, width in zip(axes, patch, strict=True)}
     view = rearrange(images, f"b c {' '.join(f'({axis} p{axis})' for axis in axes)} -> {outside}", **sizes)
     sample = torch.arange(len(images), device=images.device)[:, None]
-    return view[(sample, *torch.unravel_index(places, grid))].flatten(2)
+    return view[(sample, *_unravelled(places, grid))].flatten(2)
+
+
+def _unravelled(places: Tensor, grid: Sequence[int]) -> list[Tensor]:
+    """Row-major places on a grid -> one tensor an axis; `torch.unravel_index` copies the grid to the device, for which it waits."""
+    axes: list[Tensor] = []
+    for cells in reversed(grid):
+        axes.insert(0, places % cells)
+        places = places // cells
+    return axes
 
 
 def unpatchify(patches: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Tensor:

@@ -47,7 +47,7 @@ class TextTower(nn.Module):
         written = rearrange(text, "b (n p) -> b n p", p=self.patch).ne(0).any(dim=2)
         written[:, 0] = True  # attention needs something to look at
         tokens = self.join(rearrange(self.embed(text), "b (n p) d -> b n (p d)", p=self.patch))
-        tokens = tokens + sincos_positions((tokens.shape[1],), self.width).to(tokens)
+        tokens = tokens + sincos_positions((tokens.shape[1],), self.width, tokens.device).to(tokens)
         for block in self.blocks:
             tokens = block(tokens, src_key_padding_mask=~written)
         weight = written[:, :, None].to(tokens)

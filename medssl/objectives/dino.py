@@ -60,9 +60,10 @@ class Sharpening:
         if not 0 <= self.warmup <= 1 or not 0 <= self.centre_momentum <= 1:
             raise ConfigError(f"warmup and centre_momentum must lie in [0, 1], got {self.warmup} and {self.centre_momentum}")
 
-    def temperature(self, progress: float) -> float:
-        """Temperature of the teacher at a share of the run."""
-        return self.last if progress >= self.warmup else self.first + (self.last - self.first) * progress / self.warmup
+    def temperature(self, progress: Tensor) -> Tensor:
+        """() temperature of the teacher at a share of the run (), where that is."""
+        risen = (progress / self.warmup).clamp(max=1) if self.warmup else torch.ones_like(progress)
+        return self.first + (self.last - self.first) * risen
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class DINO(Objective):
 
     def likeness(self, features: Tensor) -> Tensor:
         """Features (B, D) of the student -> (B, K)."""
-        cosines: Tensor = self.head(features, frozen=bool(self.progress < self.frozen))
+        cosines: Tensor = self.head(features, frozen=self.progress < self.frozen)
         return cosines
 
     @torch.no_grad()
@@ -201,7 +202,7 @@ class DINO(Objective):
         if self.training:
             self.centre.lerp_(whole.mean(dim=(0, 1)), 1 - self.sharpening.centre_momentum)
         unit = whole.flatten(0, 1).std(dim=0).mean().clamp(min=_TINY) if self.sharpening.relative else 1.0
-        temperature = self.sharpening.temperature(float(self.progress)) * unit
+        temperature = self.sharpening.temperature(self.progress) * unit
         logits = (whole if self.sharpening.balance == "sinkhorn" else whole - centre) / temperature
         shares = logits.softmax(dim=2) if self.sharpening.balance == "centre" else sinkhorn(logits.flatten(0, 1)).view_as(logits)
         return shares[rank() * len(cosines) :][: len(cosines)]
@@ -248,8 +249,8 @@ def koleo(features: Tensor, patient: Tensor) -> Tensor:
     with torch.no_grad(), float32(features):
         nearest = (points @ points.transpose(1, 2)).masked_fill(~others, float("-inf")).argmax(dim=2)  # (V, B)
     neighbours = points.gather(1, nearest[:, :, None].expand_as(points))
-    distance = F.pairwise_distance(points, neighbours, eps=_TINY)[:, rows]
-    return -(distance + _TINY).log().sum() / max(distance.numel(), 1)
+    distance = F.pairwise_distance(points, neighbours, eps=_TINY)  # (V, B)
+    return -((distance + _TINY).log() * rows).sum() / (len(points) * rows.sum()).clamp(min=1)
 
 
 def entropies(targets: Tensor) -> dict[str, Tensor]:

@@ -164,13 +164,13 @@ def _contrasted(similarity: Tensor, positive: Tensor, negative: Tensor, temperat
         contrast: How they weigh.
     """
     rows = negative.any(dim=1)
-    similarity, positive, negative = similarity[rows], positive[rows], negative[rows]
+    negative = negative | ~rows[:, None]  # without one, all anchors count 0; to leave them out would wait for the device
     repelling = _repelling(similarity, positive, negative, temperature, contrast)
     if not contrast.decoupled:
         repelling = torch.logaddexp(positive, repelling)
     if contrast.sigma:
         positive = positive * (2 - len(positive) * (positive * temperature / contrast.sigma).softmax(dim=0))
-    return (repelling - positive).sum() / max(len(positive), 1)
+    return ((repelling - positive) * rows).sum() / rows.sum().clamp(min=1)
 
 
 def _repelling(similarity: Tensor, positive: Tensor, negative: Tensor, temperature: float, contrast: Contrast) -> Tensor:

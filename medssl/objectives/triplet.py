@@ -86,10 +86,10 @@ def triplet(z: Tensor, margin: float, *, patient: Tensor | None = None) -> Tenso
     partner = torch.arange(2 * len(z), device=z.device).roll(len(z))
     negative = strangers(patient, z).repeat(2, 2)
     rows = negative.any(dim=1)
-    positive = distance.gather(1, partner[:, None])[rows]
-    distance, negative = distance[rows], negative[rows]
+    negative = negative | ~rows[:, None]  # without one, all anchors count 0; to leave them out would wait for the device
+    positive = distance.gather(1, partner[:, None])
     further = negative & (distance > positive)
     semi_hard = distance.masked_fill(~further, float("inf")).amin(dim=1)
     furthest = distance.masked_fill(~negative, float("-inf")).amax(dim=1)
     chosen = torch.where(further.any(dim=1), semi_hard, furthest)
-    return F.relu(positive[:, 0] - chosen + margin).sum() / max(len(chosen), 1)
+    return (F.relu(positive[:, 0] - chosen + margin) * rows).sum() / rows.sum().clamp(min=1)

@@ -74,5 +74,5 @@ def _mapped(theta: Tensor, points: Tensor) -> Tensor:
 
 def _inverse(theta: Tensor) -> Tensor:
     """The affine maps (B, D, D + 1) that lead back."""
-    matrix = torch.linalg.inv(theta[:, :, :-1])
+    matrix = torch.linalg.inv_ex(theta[:, :, :-1]).inverse  # `inv` waits for the device to hear that there is one
     return torch.cat([matrix, -(matrix * theta[:, None, :, -1]).sum(dim=2, keepdim=True)], dim=2)
