@@ -1,6 +1,7 @@
 """What segmenters and classifiers share: augmentation, optimiser, logging."""
 
 from abc import abstractmethod
+from typing import Self
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -48,7 +49,7 @@ class LesionModule(TrainingModule):
         self.criterion = loss or self.default_loss()
         self.register_buffer("weights", weights, persistent=False)
         self.network, self.training_settings, self.views, self.seed = network, training, views, seed
-        self.decayed, self.paces = matrices(network), protocol.paces(network, training)
+        self.decayed, self.paces, self.awake = matrices(network), protocol.paces(network, training), tuple[bool, ...]()
         freeze(network, self.paces)
 
     def default_loss(self) -> Loss:
@@ -65,12 +66,24 @@ class LesionModule(TrainingModule):
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         """The loss of one varied batch."""
-        settle(self.network, self.paces, self.global_step)
+        self._settle()
         torch.manual_seed(mixed(self.seed, self.global_step, batch_idx, rank()))  # of what layers draw, such as dropout
         images, lesion = self._varied(batch)
         loss = self.step_loss(images, lesion, batch["label"])
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
+
+    def train(self, mode: bool = True) -> Self:
+        """All parts alike; those that rest are put back at the next step."""
+        self.awake = ()
+        return super().train(mode)
+
+    def _settle(self) -> None:
+        """Modes of the parts, where they change: to go through all of them takes as long as a short step on a GPU."""
+        awake = tuple(pace.starts[0] <= self.global_step for pace in self.paces)
+        if awake != self.awake:
+            settle(self.network, self.paces, self.global_step)
+            self.awake = awake
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Weights that rest at this step stay as they are."""

@@ -1,5 +1,6 @@
 """Protocols of fine-tuning, asked step by step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from medssl.models.residual_unet import ResidualUNet
 from medssl.models.unet import PyramidUNet
 from medssl.models.vit import ViT
 from medssl.objectives.objective import Objective
+from medssl.training.finetuning import lesions
 from medssl.training.finetuning.segmenter import Segmenter
 from medssl.training.protocols.protocol import Light, Partial, Protocol
 from medssl.training.protocols.tuning import Name, Tuning
+from medssl.training.schedule import Pace
 from medssl.training.settings import Training
 from medssl.views.augment import Augment
 
@@ -156,6 +159,22 @@ def test_the_decoder_goes_first_and_the_encoder_follows(name: str, monkeypatch: 
     assert rates[3] < rates[2] > rates[0]  # one tooth up and down
     assert rates[4] > rates[3]  # and anew
     assert rates[7] < rates[4]
+
+
+@pytest.mark.parametrize(("name", "times"), [("full", 1), ("light", 1), ("sawtooth", 2)])
+def test_parts_change_their_mode_at_the_steps_where_others_learn_alone(name: Name, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, change = list[int](), lesions.settle
+
+    def counted(network: Network, paces: Sequence[Pace], step: int) -> None:
+        calls.append(step)
+        change(network, paces, step)
+
+    monkeypatch.setattr(lesions, "settle", counted)
+    segmenter = module(PyramidUNet(encoder("vit")), Tuning(decoder_first=0.5).protocol(name))
+    trained(segmenter, 4, monkeypatch)
+    assert len(calls) == times
+    trained(segmenter, 1, monkeypatch)  # which puts all of it in training mode before
+    assert segmenter.network.encoder.training == (name == "full")  # type: ignore[union-attr]
 
 
 def test_a_protocol_that_needs_an_encoder_is_refused_without_one() -> None:
