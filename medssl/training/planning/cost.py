@@ -132,11 +132,12 @@ def estimate(
     """
     devices, trained = training.devices * training.num_nodes, sum(p.numel() for p in module.parameters() if p.requires_grad)
     sharded, whole = training.strategy == "fsdp", sum(parameter.numel() for parameter in module.parameters())
-    with torch.random.fork_rng(), _remembered() as memory:
+    device = own_device()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _remembered() as memory:  # by itself it warns of the other GPUs
         batches, feed_seconds = _cut(loader)
         seconds, watched, unused = math.nan, 0.0, False
         if not sharded:
-            trial = copy.deepcopy(module).to(own_device())
+            trial = copy.deepcopy(module).to(device)
             seconds, unused = _steps(trial, [_share(batch, devices) for batch in batches], training)
             watched = sum(watcher.watch_seconds(trial, steps=training.steps, done=done) for watcher in watchers)
     image = batches[0]["image"]

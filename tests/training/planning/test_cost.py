@@ -106,6 +106,11 @@ def test_time_is_that_of_steps_of_looks_and_of_waiting_for_crops() -> None:
     assert "keeps up" in str(enough)
 
 
+def test_a_plan_asks_no_gpu_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # of which torch warns where it saves the random state of all
+    assert planned(Training(steps=10), pretrainer(Training(steps=10))).step_seconds > 0
+
+
 def test_what_is_spread_over_devices_is_counted_and_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(steps=10, devices=2, strategy="fsdp")
     module = pretrainer(training)
