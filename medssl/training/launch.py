@@ -5,6 +5,7 @@ The seed is set before anything is built, so that the same file gives the same f
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,7 @@ def launch(name: str, args: list[str], *, finish: Callable[[Path], None] = _noth
     settings = _settings(parser, _with_recipe(args, name), name)
     own = {key: settings.pop(key) for key in _OWN}
     text = parser.dump(Namespace(**{**_what(settings), "out": None, "resume": False}), skip_validation=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # sums in one order; Lightning sets it when a GPU has read it already
     L.seed_everything(settings.seed, verbose=False)
     arguments = {key: value for key, value in vars(_built(parser, settings)).items() if key != "config"}
     if own["from_bundle"] is not None:

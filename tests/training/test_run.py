@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from medssl.data.unlabelled import Unlabelled
 from medssl.errors import DivergenceError
 from medssl.training.launch import launch_pretrain
+from medssl.training.planning.cost import Plan
 from medssl.training.pretraining.pretrainer import Pretrainer
 from medssl.training.run import Run
 from tests.training.scale.test_scale import EXAMPLE, config
@@ -106,3 +108,18 @@ def test_a_resumed_run_has_the_log_of_an_uninterrupted_one(tmp_path: Path, store
     launch_pretrain([*arguments, "--out", str(tmp_path / "cut"), "--resume", "true"])
     assert len(logged(tmp_path / "whole")) > 3
     assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
+
+
+def test_a_gpu_is_told_to_add_in_one_order_before_the_first_trial_step(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    told = list[str | None]()
+
+    def noted(*_: object, **__: object) -> Plan:
+        told.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        return EXAMPLE
+
+    monkeypatch.setattr("medssl.training.run.estimate", noted)
+    launch_pretrain([*config(store), "--out", str(tmp_path / "run")])
+    assert told == [":4096:8"]
