@@ -1,7 +1,7 @@
 """Protocols of fine-tuning: which weights of a lesion network learn, how fast, and from which step on.
 
-A protocol says it once, as paces of named weights; the training module asks `settle` and `hold` at each step. What does not learn does not
-move: its parts are in evaluation mode, so that running statistics rest too.
+A protocol says it once, as paces of named weights; the training module asks `settle` where what learns changes and `hold` at each step.
+What does not learn does not move: its parts are in evaluation mode, so that running statistics rest too.
 """
 
 from abc import ABC, abstractmethod
