@@ -11,12 +11,13 @@ decoder, MLPs 4 times as wide (or `--mlp`), batch 4, float32, mean squared error
 Arms take turns, a step each; the first round is discarded, and ratios are medians over rounds. Seconds of processor time are compared too,
 as they suffer less from other work on the machine. The share of the device's matrix rate is what a step's matrix products, counted by
 torch with attention written out as two products, would take at the rate of one large product, over what the step takes. With `--device
-cuda` all arms run under bfloat16 autocast. `ratio` of the JSON is of the fastest arm, `ratio_same_decoder` of that which decodes as MONAI.
+cuda`, and with `--bf16` on a processor that computes it, all arms run under bfloat16 autocast. `ratio` of the JSON is of the fastest arm,
+`ratio_same_decoder` of that which decodes as MONAI.
 
 `--loss` trains MONAI and one arm of medssl for the same number of steps on the same crops with the same schedule, and compares their errors
 on other random crops of the same scans, which may overlap those of training, with the same masks, over all hidden patches.
 
-    python -m benchmarks.pretrain_step [--rounds 10] [--threads 2] [--mlp 1536] [--device cuda --batch 64]
+    python -m benchmarks.pretrain_step [--rounds 10] [--threads 2] [--mlp 1536] [--bf16] [--device cuda --batch 64]
     python -m benchmarks.pretrain_step --loss [--steps 500] [--arm "cross, eighth"]
 """
 
@@ -27,6 +28,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -64,6 +66,22 @@ ARMS: dict[str, dict[str, Any]] = {
 BEST, SAME = "cross, eighth", "all"
 
 Step = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What arms run on.
+
+    Args:
+        device: `cpu` or `cuda`.
+        bf16: Under autocast to bfloat16 instead of in float32.
+    """
+
+    device: str = "cpu"
+    bf16: bool = False
+
+
+CPU = Machine()
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -123,16 +141,16 @@ def our_loss(net: MAE, images: Tensor, number: int) -> Tensor:
     return cast(Tensor, net(Batch.of(images, Streams.of(0, range(number * len(images), (number + 1) * len(images))))).total)
 
 
-def steps_of(loss: Callable[[int], Tensor], optimizer: torch.optim.Optimizer, device: str = "cpu") -> Step:
-    """A training step, by number; bfloat16 where it runs on a GPU. Reading the loss waits for the device."""
+def steps_of(loss: Callable[[int], Tensor], optimizer: torch.optim.Optimizer, machine: Machine = CPU) -> Step:
+    """A training step, by number. Reading the loss waits for the device."""
 
     def step(number: int) -> float:
         optimizer.zero_grad()
-        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+        with torch.autocast(machine.device, torch.bfloat16, enabled=machine.bf16):
             total = loss(number)
         total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if device != "cpu":
+        if machine.device != "cpu":
             torch.cuda.synchronize()
         return float(total.detach())
 
@@ -159,10 +177,10 @@ def batches_of(pool: Tensor, size: int = BATCH, seed: int = 1) -> Iterator[Tenso
         yield pool[torch.randint(len(pool), (size,), generator=generator)]
 
 
-def matrix_rate(device: str) -> float:
-    """Floating-point operations a second of one large matrix product: bfloat16 on a GPU, float32 on processors."""
-    side, kind = (2048, torch.float32) if device == "cpu" else (8192, torch.bfloat16)
-    left, right = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+def matrix_rate(machine: Machine) -> float:
+    """Floating-point operations a second of one large matrix product in the precision of the arms."""
+    side, kind = 2048 if machine.device == "cpu" else 8192, torch.bfloat16 if machine.bf16 else torch.float32
+    left, right = (torch.randn(side, side, device=machine.device).to(kind) for _ in range(2))
     seconds = []
     for _ in range(12):
         start = time.perf_counter()
@@ -191,24 +209,24 @@ def time_arms(arms: dict[str, Step], rounds: int) -> tuple[dict[str, list[float]
     return {name: found[1:] for name, found in wall.items()}, {name: found[1:] for name, found in cpu.items()}
 
 
-def make_arms(pool: Tensor, mlp: int, rounds: int, device: str, batch: int) -> dict[str, Step]:
+def make_arms(pool: Tensor, mlp: int, rounds: int, machine: Machine, batch: int) -> dict[str, Step]:
     """A training step of MONAI's network and of each of ours, on the same crops."""
-    peer = make_peer(mlp).to(device)
-    crops = [images.to(device) for images, _ in zip(batches_of(pool, batch), range(rounds + 1), strict=False)]
+    peer = make_peer(mlp).to(machine.device)
+    crops = [images.to(machine.device) for images, _ in zip(batches_of(pool, batch), range(rounds + 1), strict=False)]
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(peer.parameters(), RATE, fused=True)
-    arms: dict[str, Step] = {PEER: steps_of(lambda number: peer_loss(peer, crops[number]), optimizer, device)}
+    arms: dict[str, Step] = {PEER: steps_of(lambda number: peer_loss(peer, crops[number]), optimizer, machine)}
     for name, options in ARMS.items():
-        net = make_ours(mlp, **options).to(device)
+        net = make_ours(mlp, **options).to(machine.device)
         optimizer, _ = Training(learning_rate=RATE).optimizer(net, matrices(net))
-        arms[name] = steps_of(lambda number, net=net: our_loss(net, crops[number], number), optimizer, device)  # type: ignore[misc]
+        arms[name] = steps_of(lambda number, net=net: our_loss(net, crops[number], number), optimizer, machine)  # type: ignore[misc]
     return arms
 
 
-def speed(arms: dict[str, Step], mlp: int, rounds: int, device: str, batch: int) -> None:
+def speed(arms: dict[str, Step], mlp: int, rounds: int, machine: Machine, batch: int) -> None:
     """Time all arms and print the table."""
     wall, cpu = time_arms(arms, rounds)
-    rate = matrix_rate(device)
-    name_of = torch.cuda.get_device_name() if device != "cpu" else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    rate = matrix_rate(machine)
+    name_of = torch.cuda.get_device_name() if machine.device != "cpu" else f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     print(f"load {os.getloadavg()[0]:.1f} on {name_of}; batch {batch}; one large matrix product runs at {rate / 1e12:.3g} TFLOP/s")
     ratios = {name: _ratio(wall[PEER], found) for name, found in wall.items()}
     cpu_ratios = {name: _ratio(cpu[PEER], found) for name, found in cpu.items()}
@@ -218,7 +236,7 @@ def speed(arms: dict[str, Step], mlp: int, rounds: int, device: str, batch: int)
         print(f"{name:28}{1e3 * statistics.median(found):7.0f} ms a step   {times}   {100 * shares[name]:3.0f} % of the matrix rate")
     ours, theirs = (batch / statistics.median(wall[name]) for name in (BEST, PEER))
     record = {"benchmark": "pretrain_step", "medssl": ours, "peer": theirs, "peer_name": PEER, "ratio": ratios[BEST], "unit": "volumes/s"}
-    settings = {"device": device, "batch": batch, "mlp": mlp, "arm": BEST, "ratio_same_decoder": ratios[SAME]}
+    settings = {"device": machine.device, "bf16": machine.bf16, "batch": batch, "mlp": mlp, "arm": BEST, "ratio_same_decoder": ratios[SAME]}
     print(
         json.dumps(record | {"higher_is_better": True} | settings | {"ratios": ratios, "cpu_ratios": cpu_ratios, "matrix_shares": shares})
     )
@@ -251,7 +269,7 @@ def trained_error(
     torch.manual_seed(1)
     source, start = batches_of(pool), time.process_time()
     optimizer, schedule = Training(steps=steps, learning_rate=RATE).optimizer(net, matrices(net))
-    step = steps_of(lambda number: loss(next(source), number), optimizer, pool.device.type)
+    step = steps_of(lambda number: loss(next(source), number), optimizer, Machine(pool.device.type, bf16=pool.is_cuda))
     for number in range(steps):
         found = step(number)
         schedule.step()
@@ -303,6 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--arm", choices=list(ARMS), default=BEST, help="of medssl, for --loss")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16 on the processor too, for speed")
     parser.add_argument("--batch", type=int, default=BATCH, help="crops a step, for speed")
     given = parser.parse_args(argv)
     warnings.simplefilter("ignore")
@@ -310,8 +329,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.loss:
         losses(pool_of(256, 1).to(given.device), pool_of(32, 2).to(given.device), given.mlp, given.steps, given.arm)
         return
-    arms = make_arms(pool_of(max(16, given.batch), 1), given.mlp, given.rounds, given.device, given.batch)
-    speed(arms, given.mlp, given.rounds, given.device, given.batch)
+    machine = Machine(given.device, bf16=given.bf16 or given.device == "cuda")
+    arms = make_arms(pool_of(max(16, given.batch), 1), given.mlp, given.rounds, machine, given.batch)
+    speed(arms, given.mlp, given.rounds, machine, given.batch)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import pretrain_step
-from benchmarks.pretrain_step import ARMS, BEST, SAME, losses, make_arms, make_peer, operations, peer_loss, speed
+from benchmarks.pretrain_step import ARMS, BEST, SAME, Machine, losses, make_arms, make_peer, operations, peer_loss, speed
 
 MLP = 16
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")  # monai
@@ -41,12 +41,14 @@ def test_attention_counts_as_its_two_products() -> None:
     assert operations(lambda _: float(F.scaled_dot_product_attention(tokens, tokens, tokens).sum())) == 2 * (2 * 2 * 5 * 5 * 8)
 
 
-def test_the_answer_holds_the_ratio_with_the_decoder_of_monai_too(capsys: pytest.CaptureFixture[str]) -> None:
-    speed(make_arms(crops(4), MLP, 1, "cpu", 2), MLP, 1, "cpu", 2)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_answer_holds_the_ratio_with_the_decoder_of_monai_too(capsys: pytest.CaptureFixture[str], bf16: bool) -> None:
+    machine = Machine(bf16=bf16)
+    speed(make_arms(crops(4), MLP, 1, machine, 2), MLP, 1, machine, 2)
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert answer["ratio_same_decoder"] == answer["ratios"][SAME]
     assert answer["ratio"] == answer["ratios"][answer["arm"]]
-    assert answer["mlp"] == MLP
+    assert (answer["mlp"], answer["bf16"]) == (MLP, bf16)
 
 
 def test_errors_after_equal_steps_say_on_what_device(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,5 +79,6 @@ def test_validation_and_frozen_features_are_computed_on_the_gpu(
 
 def test_the_masked_step_is_timed_on_the_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     pool = torch.randn(4, 1, *(pretrain_step.SIDE,) * 3)
-    pretrain_step.speed(pretrain_step.make_arms(pool, 1536, 1, "cuda", 4), 1536, 1, "cuda", 4)
+    machine = pretrain_step.Machine("cuda", bf16=True)
+    pretrain_step.speed(pretrain_step.make_arms(pool, 1536, 1, machine, 4), 1536, 1, machine, 4)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["device"] == "cuda"
