@@ -72,10 +72,10 @@ def open_store(find: Find, data: Path, work: Path) -> Store:
 
 
 def options(out: Path, steps: int, store: Path) -> list[str]:
-    """One slice a sample, the whole picture a crop; a run that was stopped goes on."""
+    """One slice a sample, the whole picture a crop, float32 as the peer has it; a run that was stopped goes on."""
     crops = ["--feed.crops.size", f"[{SIDE}, {SIDE}]", "--feed.crops.context", "1", "--feed.store", str(store)]
     resume = str((out / "config.yaml").is_file()).lower()
-    return [*crops, "--training.steps", str(steps), "--out", str(out), "--resume", resume]
+    return [*crops, "--training.steps", str(steps), "--training.precision", "32-true", "--out", str(out), "--resume", resume]
 
 
 def timed(out: Path, run: Callable[[], object]) -> float:
