@@ -91,7 +91,7 @@ def channel_probabilities(network: Network, image: Tensor, window: Window) -> Te
 def foreground_box(image: Tensor, size: Sequence[int]) -> tuple[slice, slice, slice]:
     """The smallest box around everything that is not background, at least as large as a window where the scan is.
 
-    Background is what lies below a tenth of the way from the darkest value to the 99th percentile, in every channel, after a mean over
+    Background is what lies below a tenth of the way from the 1st to the 99th percentile, in every channel, after a mean over
     3 x 3 voxels in the plane; a plane of the scan with less than 0.5 % above that is background, so that noise in air does not count.
 
     Args:
@@ -100,9 +100,8 @@ def foreground_box(image: Tensor, size: Sequence[int]) -> tuple[slice, slice, sl
     """
     smooth = torch.nn.functional.avg_pool3d(image.float(), (3, 3, 1), stride=1, padding=(1, 1, 0), count_include_pad=False)
     flat = smooth.flatten(1)
-    low = flat.amin(dim=1)
-    bright = flat.kthvalue(max(1, round(0.99 * flat.shape[1])), dim=1).values
-    level = low + 0.1 * (bright - low)
+    dark, bright = (flat.kthvalue(max(1, round(share * flat.shape[1])), dim=1).values for share in (0.01, 0.99))
+    level = dark + 0.1 * (bright - dark)
     inside = (smooth > level[:, None, None, None]).any(dim=0).float()
     sides = (inside.mean(dim=(1, 2)) > _NOISE, inside.mean(dim=(0, 2)) > _NOISE, inside.mean(dim=(0, 1)) > _NOISE)
     i, j, k = (_side(side, least) for side, least in zip(sides, (*size, 1)[:3], strict=True))

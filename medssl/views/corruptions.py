@@ -27,7 +27,7 @@ Change = Callable[[Volume, float, np.random.Generator], Float]
 SEVERITIES = 5
 EVERY: tuple[Kind, ...] = ("MR", "CT", "other")
 _WATER_TO_AIR_HU = 1000.0
-_BACKGROUND = 0.1  # of the way from the darkest value to the 99th percentile
+_BACKGROUND = 0.1  # of the way from the 1st to the 99th percentile
 _FIELD_ORDER = 3
 _CENTRE_LINES = 0.05  # share of k-space that ghosting leaves alone
 _MOVED_MM = 3.0
@@ -224,9 +224,10 @@ def _magnitude(volume: Volume) -> tuple[Float, Float, Float]:
 
 
 def _tissue(channel: Float) -> float:
-    """Median of what lies clearly above the background, of a channel (I, J, K) whose lowest value is 0."""
-    tissue = channel[channel > _BACKGROUND * np.percentile(channel, 99)]
-    return float(np.median(tissue)) if tissue.size else 0.0
+    """Median of what lies clearly above the background, or of all where nothing does, of a channel (I, J, K) whose lowest value is 0."""
+    dark, bright = np.percentile(channel, (1, 99))
+    tissue = channel[channel > dark + _BACKGROUND * (bright - dark)]
+    return float(np.median(tissue if tissue.size else channel))
 
 
 def _cut_out(image: Float) -> NDArray[np.bool_]:

@@ -68,6 +68,13 @@ def test_a_bright_speck_in_the_air_does_not_widen_the_box() -> None:
     assert foreground_box(image, (8, 8))[:2] == (slice(11, 29), slice(11, 29))
 
 
+def test_a_few_voxels_below_air_leave_air_outside_the_box() -> None:
+    image = torch.zeros(1, 40, 40, 4)
+    image[:, 12:28, 12:28] = 10
+    image[:, 10:12, 15:20, 0] = -4  # ringing
+    assert foreground_box(image, (8, 8))[:2] == (slice(11, 29), slice(11, 29))
+
+
 class Corner(Centre):
     """Returns its middle channel, but nothing right of the first column and below the first row of a window."""
 

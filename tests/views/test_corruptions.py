@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from medssl.errors import ConfigError
-from medssl.views.corruptions import CORRUPTIONS, SEVERITIES, Corruption, Kind, kind_of
+from medssl.views.corruptions import CORRUPTIONS, SEVERITIES, Corruption, Kind, _tissue, kind_of
 from medssl.volume import Volume
 
 SPACING = np.diag([1.0, 1.25, 3.0, 1.0])
@@ -224,3 +224,10 @@ def test_contrast_of_ct_leaves_water_alone() -> None:
     scan = Volume(np.linspace(-500, 500, 64, dtype=np.float32).reshape(1, 4, 4, 4), np.eye(4), "CT")
     after = damaged(CORRUPTIONS["contrast"], scan, 3).array
     np.testing.assert_allclose(np.abs(after / scan.array - 1), 0.1, rtol=1e-4)
+
+
+def test_a_few_voxels_below_air_leave_the_signal_of_tissue() -> None:
+    channel = np.zeros((32, 32, 4), np.float32)
+    channel[16:20] = 400
+    channel[14, ::16, 0] = -50  # ringing
+    assert _tissue(channel - channel.min()) == 450
